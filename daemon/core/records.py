@@ -1,0 +1,57 @@
+"""What enters and leaves the core: records of the input topic in, messages for the output topics out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Record(Protocol):
+    """One record as the consumer delivers it: raw bytes and where they stood.
+
+    kafka-python's `ConsumerRecord` fits as it is, so the hot path copies nothing.
+    """
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int:
+        """Kafka's own timestamp, milliseconds since the epoch; -1 where the record has none."""
+        ...
+
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+@dataclass(frozen=True, slots=True)
+class InputRecord:
+    """A `Record` of our own making, for tests, files and the in-memory transport."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record to produce; `partition` is always explicit and equals the partition of the tick."""
+
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()

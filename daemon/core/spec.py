@@ -1,0 +1,72 @@
+"""What the core has to know about a model: its input columns, its outputs, its horizons.
+
+Plain values, filled from a bundle's manifest; the core never sees a bundle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: How an output column reads, before it is added to the reference price.
+OutputKind = Literal["log_return", "difference", "price"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One input column of the model: a feature and its scale.
+
+    `scale` "frozen" subtracts `mean` and divides by `std`, both from training. "running" does the same with the
+    instrument's own causal estimates, for which `mean` and `std` are only the prior, so an instrument never seen in
+    training works.
+    """
+
+    feature: str
+    scale: Literal["frozen", "running"] = "frozen"
+    mean: float = 0.0
+    std: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output column of the model: ``value = mean + scale * y``, in the unit that `kind` names.
+
+    With `volatile` true the value is also multiplied by the instrument's running volatility of one-tick log
+    returns (see `ModelSpec.volatility_prior`), so that one model serves instruments of any volatility.
+
+    The residual figures describe ``truth - y`` on the validation part, in units of y; without them variance and
+    interval of the forecast are unknown (null).
+    """
+
+    horizon: int
+    kind: OutputKind = "log_return"
+    mean: float = 0.0
+    scale: float = 1.0
+    volatile: bool = False
+    residual_variance: float | None = None
+    #: (level, quantile) pairs, both strictly increasing in level, e.g. ((0.05, -1.6), (0.95, 1.7)).
+    residual_quantiles: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Everything of a bundle that reaches a payload, apart from the weights."""
+
+    #: The bundle's id; `model` in every forecast.
+    model_id: str
+    columns: tuple[Column, ...]
+    outputs: tuple[Output, ...]
+    #: "window" has its place in the design and comes with its own state; only "carried" runs today.
+    mode: Literal["carried"] = "carried"
+    #: Standard deviation of one-tick log returns that a new instrument starts from.
+    volatility_prior: float = 1e-4
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """Horizons in ticks, as the outputs stand."""
+        return tuple(output.horizon for output in self.outputs)
+
+    @property
+    def prices_may_be_negative(self) -> bool:
+        """True where the model works on absolute differences only, as for spreads and power prices."""
+        return all(output.kind == "difference" for output in self.outputs)

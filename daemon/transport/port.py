@@ -1,0 +1,127 @@
+"""The transport port: where ticks come from and where outcomes go, exactly once.
+
+Two adapters keep this contract, `kafka` and `memory`; `tests/contract` runs one suite against both.
+
+Promised
+--------
+- Records of a partition arrive in offset order, `read_committed`, as raw bytes, none left out.
+- A partition delivers nothing until the caller says with `start_at` where to begin.
+- `Sink.commit` is atomic: all messages and offsets, or nothing that a `read_committed` reader ever sees.
+- After `TransactionFailed` the next `commit` runs on a fresh producer; nothing of the failed one leaks into it.
+- A commit under the metadata of an old generation fails.
+
+Not promised
+------------
+- That a partition still belongs to us when `commit` is called: fencing says so by failing.
+- Any order between partitions.
+- Thread safety: one thread owns source and sink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from daemon.core.records import Message, Record
+
+#: The output topics by role; the adapter knows their names.
+Role = Literal["forecasts", "dead_letters", "state"]
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one poll brought: records, and the changes of assignment that happened inside it, in that order of time.
+
+    `revoked` partitions were given up in an orderly way, `lost` ones were taken away; either way their state is to be
+    dropped and nothing written for them. `assigned` ones wait, paused, for `Source.start_at`.
+    """
+
+    records: Sequence[Record] = ()
+    revoked: tuple[int, ...] = ()
+    lost: tuple[int, ...] = ()
+    assigned: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """The messages of one transaction, by role."""
+
+    messages: Mapping[Role, Sequence[Message]] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """The input topic as one member of the consumer group sees it."""
+
+    def poll(self, timeout_seconds: float, max_records: int) -> Polled:
+        """Wait at most `timeout_seconds` for records or a change of assignment.
+
+        Raises
+        ------
+        BrokerUnavailable, AccessDenied, Fenced : after any of them this source must not be polled again
+        """
+        ...
+
+    def assignment(self) -> tuple[int, ...]:
+        """Return the partitions that are ours now, sorted."""
+        ...
+
+    def committed(self, partitions: Sequence[int]) -> dict[int, int | None]:
+        """Return the group's committed offsets, after any other owner's open transaction has ended.
+
+        Raises
+        ------
+        BrokerUnavailable : if that takes longer than the transport's own bound
+        """
+        ...
+
+    def bounds(self, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Return (first retained offset, end offset) of each partition of the input topic."""
+        ...
+
+    def start_at(self, partition: int, offset: int) -> None:
+        """Seek an assigned partition and let it deliver."""
+        ...
+
+    def stop(self, partition: int) -> None:
+        """Pause an assigned partition until the next `start_at`; nothing of it is delivered any more."""
+        ...
+
+    def positions(self) -> dict[int, int]:
+        """Return the next offset of each assigned partition that has been started, transaction markers stepped over."""
+        ...
+
+    def lags(self) -> dict[int, int]:
+        """Return how many offsets each started partition is behind the log's end, from what the client already knows."""
+        ...
+
+    def group_metadata(self) -> object:
+        """Return the membership to commit under; read it right after the poll that brought the records."""
+        ...
+
+    def close(self, *, leave: bool) -> None:
+        """Close the consumer; `leave` takes a static member out of the group too. Bounded in time, never raises."""
+        ...
+
+
+class Sink(Protocol):
+    """The output topics and the group's offsets, written in transactions."""
+
+    def open(self) -> None:
+        """Claim our transactional id: fences and aborts what an earlier holder left open."""
+        ...
+
+    def commit(self, outgoing: Outgoing, offsets: Mapping[int, int], group_metadata: object) -> None:
+        """Write one transaction: messages, then offsets of the input partitions, then the commit.
+
+        Raises
+        ------
+        TransactionFailed : nothing of it is visible; the next call uses a fresh producer
+        Fenced : a newer holder of our id exists
+        AccessDenied : a right is missing
+        """
+        ...
+
+    def close(self) -> None:
+        """Abort what is open and close the producer. Bounded in time, never raises."""
+        ...
