@@ -1,0 +1,296 @@
+"""Named, causal features: what the model sees of a tick. Training, backtest and daemon run this same code.
+
+A feature is a base, with transforms before it: ``return``, ``field:open``, ``log:field:volume``, ``ema:20:return``.
+Everything a feature remembers between ticks is floats in the instrument's `cells`, so a snapshot is an array.
+
+Invariants
+----------
+- Updated tick by tick in log order, in float64 on plain floats: no bit depends on how ticks are cut into batches.
+- A tick that cannot give its features is rejected before any cell changes: updates run on a copy.
+- Cells stay finite: running scales move by standardised values bounded to `CLIP`, so no outlier poisons them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf, isfinite, log, log1p, sqrt
+
+from daemon.core.instrument import Instrument
+from daemon.core.spec import Column
+from schemas import Reason, Rejected, Tick
+
+#: Weight of the newest tick in running scales and volatility: a memory of about 500 ticks.
+RUNNING_WEIGHT = 0.002
+#: Standardised values under a running scale are bounded to this many standard deviations.
+CLIP = 10.0
+#: The volatility never falls below this share of its prior: a price at rest must not make targets explode.
+VOLATILITY_FLOOR = 0.01
+
+#: Index of the running variance of one-tick log returns, the one cell that every model has.
+VARIANCE_CELL = 0
+
+
+class Moment:
+    """One tick against the instrument before it: the numbers that several features share."""
+
+    __slots__ = (
+        "ask",
+        "ask_size",
+        "before",
+        "bid",
+        "bid_size",
+        "change",
+        "log_return",
+        "opened",
+        "price",
+        "tick",
+        "wait_ns",
+    )
+
+    def __init__(self, tick: Tick, before: Instrument, opened: bool) -> None:
+        self.tick = tick
+        self.before = before
+        #: True on the first tick of a session: differences to the session before say nothing about this one.
+        self.opened = opened
+        # The quote after this tick.
+        latest = before if tick.bid is None else tick
+        self.bid, self.ask, self.bid_size, self.ask_size = latest.bid, latest.ask, latest.bid_size, latest.ask_size
+        self.price = self._reference_price()
+        previous = before.price
+        if opened or previous is None:
+            self.change = self.log_return = 0.0
+            self.wait_ns = 0
+        else:
+            self.change = self.price - previous
+            self.log_return = _log_ratio(self.price, previous) if self.price > 0 and previous > 0 else 0.0
+            self.wait_ns = max(tick.ts - before.last_ts, 0)
+
+    def _reference_price(self) -> float:
+        """Return the price forecasts refer to: the mid of the latest quote, or the trade price where there is none.
+
+        Forecasting the last trade would score bid-ask bounce as skill (Roll 1984).
+        """
+        if self.bid is not None and self.ask is not None:
+            return self.bid / 2 + self.ask / 2  # the halves: a sum could overflow
+        assert self.tick.price is not None  # a tick without a quote has a price
+        return self.tick.price
+
+
+def _log_ratio(price: float, previous: float) -> float:
+    ratio = price / previous
+    return log(ratio) if 0 < ratio < inf else log(price) - log(previous)
+
+
+# --- bases -----------------------------------------------------------------------------------------------------------
+
+Base = Callable[[Moment], float]
+
+
+def _spread(moment: Moment) -> float:
+    if moment.bid is None or moment.ask is None or moment.price == 0:
+        return 0.0
+    return (moment.ask - moment.bid) / abs(moment.price)
+
+
+def _imbalance(moment: Moment) -> float:
+    bid_size, ask_size = moment.bid_size, moment.ask_size
+    if bid_size is None or ask_size is None:
+        return 0.0
+    # Each side as a share: sums of huge sizes would overflow.
+    largest = max(bid_size, ask_size)
+    if largest == 0:
+        return 0.0
+    bid_share, ask_share = bid_size / largest, ask_size / largest
+    return (bid_share - ask_share) / (bid_share + ask_share)
+
+
+def _micro(moment: Moment) -> float:
+    return _spread(moment) * _imbalance(moment) / 2
+
+
+def _signed_size(moment: Moment) -> float:
+    tick = moment.tick
+    if tick.price is None or tick.aggressor is None:
+        return 0.0
+    size = log1p(tick.size if tick.size is not None else 1.0)
+    return size if tick.aggressor == "buy" else -size
+
+
+def _session_time(moment: Moment) -> float:
+    if moment.opened:
+        return 0.0
+    return log1p(max(moment.tick.ts - moment.before.session_since, 0) * 1e-9)
+
+
+BASES: dict[str, tuple[Base, str]] = {
+    "return": (lambda m: m.log_return, "log return of the reference price since the tick before"),
+    "change": (lambda m: m.change, "difference of the reference price to the tick before"),
+    "price": (lambda m: m.price, "reference price"),
+    "spread": (_spread, "ask minus bid, relative to the reference price"),
+    "imbalance": (_imbalance, "(bid size - ask size) / (bid size + ask size) of the latest quote"),
+    "micro": (_micro, "size-weighted mid over mid, minus 1"),
+    "signed_size": (_signed_size, "log(1 + size) of a trade, negative where the seller took liquidity; 0 for a quote"),
+    "trade": (lambda m: 0.0 if m.tick.price is None else 1.0, "1 where the tick holds a trade"),
+    "wait": (lambda m: log1p(m.wait_ns * 1e-6), "log(1 + milliseconds since the tick before)"),
+    "session_time": (_session_time, "log(1 + seconds since the session's start)"),
+}
+FIELD_MEANING = "the producer's own input `fields.NAME`"
+
+# --- features with cells ---------------------------------------------------------------------------------------------
+
+#: Computes a feature's value from the moment and its cells (which it may write), starting at the given index.
+Feature = Callable[[Moment, list[float], int], float]
+
+TRANSFORMS = {
+    "log": "natural logarithm of what follows",
+    "diff": "difference to the tick before; 0 on the first of a session",
+    "return": "log return to the tick before; 0 on the first of a session",
+    "ema:N": "exponential moving average over about N ticks",
+}
+
+
+def parse_feature(name: str) -> tuple[Feature, tuple[float, ...]]:
+    """Return a feature and what its cells start from.
+
+    Raises
+    ------
+    ValueError : names the part that is unknown
+    """
+    head, _, rest = name.partition(":")
+    if head == "field" and rest:
+        return _field(rest), ()
+    if head == "ema" and rest:
+        span, _, inner = rest.partition(":")
+        if not span.isascii() or not span.isdecimal() or int(span) < 1 or not inner:
+            raise ValueError(f"feature {name!r}: write ema:N:FEATURE with a whole N from 1")
+        return _ema(*parse_feature(inner), weight=2 / (int(span) + 1))
+    if head in ("log", "diff", "return") and rest:
+        return {"log": _log, "diff": _diff, "return": _return}[head](name, *parse_feature(rest))
+    if name in BASES:
+        base = BASES[name][0]
+        return (lambda moment, cells, at: base(moment)), ()
+    known = ", ".join([*BASES, "field:NAME"])
+    raise ValueError(f"unknown feature {name!r}; known are {known}, with {', '.join(TRANSFORMS)} before them")
+
+
+def _field(name: str) -> Feature:
+    def feature(moment: Moment, cells: list[float], at: int) -> float:
+        fields = moment.tick.fields
+        if fields is None or name not in fields:
+            raise Rejected(Reason.MISSING_FIELD, f"the model reads fields.{name}, which the tick does not have")
+        return fields[name]
+
+    return feature
+
+
+def _log(name: str, inner: Feature, start: tuple[float, ...]) -> tuple[Feature, tuple[float, ...]]:
+    def feature(moment: Moment, cells: list[float], at: int) -> float:
+        value = inner(moment, cells, at)
+        if value <= 0:
+            raise Rejected(Reason.INVALID_VALUE, f"feature {name} needs a value above 0, found {value!r}")
+        return log(value)
+
+    return feature, start
+
+
+def _diff(name: str, inner: Feature, start: tuple[float, ...]) -> tuple[Feature, tuple[float, ...]]:
+    """Own cells, before the inner ones: the last value, and 1 once there is one."""
+
+    def feature(moment: Moment, cells: list[float], at: int) -> float:
+        value = inner(moment, cells, at + 2)
+        change = 0.0 if moment.opened or not cells[at + 1] else value - cells[at]
+        cells[at], cells[at + 1] = value, 1.0
+        return change
+
+    return feature, (0.0, 0.0, *start)
+
+
+def _return(name: str, inner: Feature, start: tuple[float, ...]) -> tuple[Feature, tuple[float, ...]]:
+    return _diff(name, *_log(name, inner, start))
+
+
+def _ema(inner: Feature, start: tuple[float, ...], *, weight: float) -> tuple[Feature, tuple[float, ...]]:
+    """Own cell, before the inner ones: the average. It starts from 0, the mean of returns and flows."""
+
+    def feature(moment: Moment, cells: list[float], at: int) -> float:
+        value = inner(moment, cells, at + 1)
+        average = cells[at] + weight * (value - cells[at])
+        cells[at] = average
+        return average
+
+    return feature, (0.0, *start)
+
+
+# --- the table of a model's columns ----------------------------------------------------------------------------------
+
+
+class FeatureTable:
+    """The input columns of one model.
+
+    Parameters
+    ----------
+    columns : the model's columns in order
+    volatility_prior : standard deviation of one-tick log returns that a new instrument starts from
+
+    Raises
+    ------
+    ValueError : a column names an unknown feature
+    """
+
+    def __init__(self, columns: Sequence[Column], volatility_prior: float) -> None:
+        self._variance_min = (volatility_prior * VOLATILITY_FLOOR) ** 2
+        start: list[float] = [volatility_prior**2]
+        self._columns: list[tuple[Feature, int, Column, bool]] = []
+        for column in columns:
+            feature, cells = parse_feature(column.feature)
+            at, running = len(start), column.scale == "running"
+            # A running column's own two cells: mean and variance.
+            start += [*([column.mean, column.std**2] if running else ()), *cells]
+            self._columns.append((feature, at, column, running))
+        #: Cells of an instrument that has seen no tick.
+        self.start: tuple[float, ...] = tuple(start)
+
+    def update(self, moment: Moment, cells: list[float]) -> tuple[list[float], list[float]]:
+        """Compute a tick's row of scaled features.
+
+        Returns
+        -------
+        row : one float per column, unitless, float64; a frozen column may exceed float32's range
+        cells : the instrument's cells after this tick; the argument is not modified
+
+        Raises
+        ------
+        Rejected : a field is missing, or a transform is not defined for its value
+        """
+        cells = cells.copy()
+        row = []
+        for feature, at, column, running in self._columns:
+            if running:
+                row.append(_running(feature(moment, cells, at + 2), cells, at))
+            else:
+                row.append((feature(moment, cells, at) - column.mean) / column.std)
+        if not moment.opened:
+            variance = cells[VARIANCE_CELL]
+            squared = min(moment.log_return * moment.log_return, CLIP * CLIP * variance)
+            cells[VARIANCE_CELL] = max(variance + RUNNING_WEIGHT * (squared - variance), self._variance_min)
+        if not isfinite(sum(cells)) and not all(map(isfinite, cells)):  # the sum alone is quick, but can overflow
+            raise Rejected(Reason.INVALID_VALUE, "values too large for the model's features")
+        return row, cells
+
+
+def _running(value: float, cells: list[float], at: int) -> float:
+    """Standardise by the running mean and variance before this tick, then move them."""
+    mean, variance = cells[at], cells[at + 1]
+    std = sqrt(variance)
+    scaled = (value - mean) / std
+    scaled = CLIP if scaled > CLIP else -CLIP if scaled < -CLIP else scaled
+    moved = RUNNING_WEIGHT * scaled
+    cells[at] = mean + moved * std
+    # The floor keeps a constant input from driving the variance to 0.
+    cells[at + 1] = max(variance * (1 - RUNNING_WEIGHT) * (1 + moved * scaled), 1e-30)
+    return scaled
+
+
+def volatility(cells: Sequence[float]) -> float:
+    """Return the running standard deviation of one-tick log returns."""
+    return sqrt(cells[VARIANCE_CELL])

@@ -1,0 +1,83 @@
+"""The state of one instrument apart from (h, c): what order, session rules and features keep between ticks."""
+
+from __future__ import annotations
+
+from schemas import ResetCause
+
+#: Event time before any tick: every tick is later.
+NEVER = -(2**63)
+
+
+class Instrument:
+    """State of one instrument in one partition; it changes only by accepted ticks.
+
+    A reset touches `step` and `reset_offset` and whatever (h, c) stand in `slot`; all else is kept across resets.
+    """
+
+    __slots__ = (
+        "ask",
+        "ask_size",
+        "batch",
+        "bid",
+        "bid_size",
+        "cells",
+        "chain",
+        "last_ts",
+        "name",
+        "pending_reset",
+        "price",
+        "reset_offset",
+        "seq",
+        "session",
+        "session_end",
+        "session_since",
+        "session_start",
+        "slot",
+        "spoken_session",
+        "step",
+    )
+
+    def __init__(self, name: str, slot: int, cells: list[float], cause: ResetCause) -> None:
+        self.name = name
+        #: Row of the state table that holds (h, c) between batches.
+        self.slot = slot
+        #: Floats of the features (running scales, last values), laid out by `features.FeatureTable`.
+        self.cells = cells
+        #: Largest event time accepted, ns.
+        self.last_ts = NEVER
+        self.seq: int | None = None
+        #: Label of the session the instrument is in.
+        self.session: str | None = None
+        #: First and (excluded) last event time known to belong to the session, ns.
+        self.session_start = NEVER
+        self.session_end = NEVER
+        #: Event time the session opened at, ns.
+        self.session_since = NEVER
+        #: The last `session` that a tick brought itself.
+        self.spoken_session: str | None = None
+        #: Latest quote; None before the first.
+        self.bid: float | None = None
+        self.ask: float | None = None
+        self.bid_size: float | None = None
+        self.ask_size: float | None = None
+        #: Reference price after the last tick; None before the first.
+        self.price: float | None = None
+        #: Ticks since the reset, the next tick's number.
+        self.step = 0
+        #: Offset of the tick that started the state anew.
+        self.reset_offset = -1
+        #: Why the next tick starts from the initial state; None where it continues.
+        self.pending_reset: ResetCause | None = cause
+        # Marks of the batch in work: its number, and the chain this instrument is in.
+        self.batch = -1
+        self.chain = -1
+
+    def resume(self, step: int, offset: int, *, broke: bool) -> None:
+        """Take the numbering of a chain that broke: `step` ticks since the break, the last of them at `offset`."""
+        self.step = step
+        if broke:
+            self.pending_reset = ResetCause.NON_FINITE
+        else:
+            self.pending_reset = None
+            if step == 1:
+                self.reset_offset = offset

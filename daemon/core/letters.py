@@ -1,0 +1,40 @@
+"""Dead letters: the raw record, kept whole where it fits, with headers that say where it stood and why."""
+
+from __future__ import annotations
+
+from daemon.core.records import Headers, Message, Record
+from schemas import HEADER_PREFIX, Reason, dead_letter_headers
+from schemas.dead_letter import truncation_headers
+
+ATTEMPT_HEADER = HEADER_PREFIX + "attempt"
+
+
+def dead_letter(record: Record, reason: Reason, detail: str, bytes_max: int) -> Message:
+    """Make the dead letter of a record.
+
+    Parameters
+    ----------
+    bytes_max : largest value the topic takes; a longer one is cut, with headers that say so
+    """
+    headers = dead_letter_headers(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp=record.timestamp,
+        reason=reason,
+        detail=detail,
+        attempt=_attempt(record.headers),
+    )
+    value = record.value
+    if value is not None and len(value) > bytes_max:
+        headers += truncation_headers(value)
+        value = value[:bytes_max]
+    return Message(record.partition, record.key, value, headers)
+
+
+def _attempt(headers: Headers) -> int:
+    """Count this attempt: one more than the tick's own header says, where it was put back from the dead letters."""
+    for name, value in headers:
+        if name == ATTEMPT_HEADER and value.isdigit():
+            return int(value) + 1
+    return 1

@@ -1,0 +1,308 @@
+"""The pipeline: records in, a batch of forecasts and dead letters out. No Kafka, no clock, no file.
+
+    decode -> order -> session -> features      tick by tick, `intake`
+    -> waves -> step                            the whole batch at once, `waves` and `step`
+    -> forecast -> messages                     the whole batch at once, `forecast`
+
+Invariants
+----------
+- Every record has exactly one outcome, a forecast or a dead letter, on its own partition.
+- Payloads depend on the instrument's accepted ticks in its partition alone: on no cut of the batches, no neighbour.
+- A rejected tick changes no state.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.core.canary import Canary, Probe
+from daemon.core.features import FeatureTable
+from daemon.core.forecast import Forecaster, Levels
+from daemon.core.instrument import Instrument
+from daemon.core.intake import Intake, OrderLimits, Row
+from daemon.core.letters import dead_letter
+from daemon.core.records import Message, Record
+from daemon.core.sessions import Rules
+from daemon.core.spec import ModelSpec
+from daemon.core.step import F32, Step
+from daemon.core.table import Partition, StateTable
+from daemon.core.waves import Planner
+from schemas import SCHEMA_VERSION, Reason, Rejected, ResetCause, Tick, TickDecoder, encode_forecast
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """The settings that shape payloads; all of them are part of the revision."""
+
+    limits: OrderLimits
+    warmup_ticks: int = 50
+    coverage: float = 0.9
+    instruments_per_partition_max: int = 100_000
+    #: Largest value a dead letter may carry, bytes; longer ones are cut.
+    dead_letter_bytes_max: int = 1_000_000
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one call of `Pipeline.advance` made of its records."""
+
+    forecasts: list[Message] = field(default_factory=list)
+    dead_letters: list[Message] = field(default_factory=list)
+    #: Kafka timestamp of each forecast's tick, ms, in the order of `forecasts`.
+    timestamps: list[int] = field(default_factory=list)
+    #: Instrument of each forecast, in the order of `forecasts`.
+    instruments: list[str] = field(default_factory=list)
+    #: The model's own outputs, float32, shape (forecasts, outputs), in the order of `forecasts`.
+    outputs: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    reasons: Counter[Reason] = field(default_factory=Counter)
+    resets: Counter[ResetCause] = field(default_factory=Counter)
+    evicted_count: int = 0
+    #: A run of the canary that ended in this batch.
+    probe: Probe | None = None
+
+
+class Pipeline:
+    """Holds the states of the partitions it was given and advances them batch by batch.
+
+    Parameters
+    ----------
+    spec, step : the model, and the step that runs it
+    rules : the session rules
+    options : the settings that shape payloads
+    decoder : reads values; its own for topics whose JSON is not ours
+    canary_ticks : JSON values of the canary's sequence; empty for none
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        step: Step,
+        rules: Rules,
+        options: PipelineOptions,
+        *,
+        decoder: TickDecoder | None = None,
+        canary_ticks: Sequence[bytes] = (),
+    ) -> None:
+        self._spec = spec
+        self._step = step
+        self._options = options
+        self._decoder = decoder or TickDecoder()
+        self._features = FeatureTable(spec.columns, spec.volatility_prior)
+        self._intake = Intake(self._features, rules, options.limits, prices_may_be_negative=spec.prices_may_be_negative)
+        self._forecaster = Forecaster(spec, options.coverage)
+        self._table = StateTable(step.initial_state)
+        self._partitions: dict[int, Partition] = {}
+        #: Instrument -> number of partitions it has been seen in; more than one means producers key differently.
+        self._homes: Counter[str] = Counter()
+        self._batch = 0
+        self._canary = Canary(canary_ticks, spec, step, self._table.take()) if canary_ticks else None
+
+    # --- partitions ---------------------------------------------------------------------------------------------------
+
+    def assign(self, partition: int, *, cold: bool) -> None:
+        """Take a partition on, without states; `cold` where its earlier ticks are not replayed."""
+        self.drop(partition)
+        cause = ResetCause.COLD if cold else ResetCause.FIRST
+        self._partitions[partition] = Partition(self._options.instruments_per_partition_max, cause)
+
+    def drop(self, partition: int) -> None:
+        """Forget a partition and its states; unknown ones are no error."""
+        for instrument in self._partitions.pop(partition, ()):
+            self._forget(instrument)
+            self._table.release([instrument.slot])
+
+    @property
+    def partitions(self) -> tuple[int, ...]:
+        """The partitions held, sorted."""
+        return tuple(sorted(self._partitions))
+
+    @property
+    def instrument_count(self) -> int:
+        """States held now, over all partitions."""
+        return sum(map(len, self._partitions.values()))
+
+    @property
+    def instruments_in_two_partitions(self) -> int:
+        """Instruments whose ticks came in more than one of our partitions."""
+        return sum(1 for homes in self._homes.values() if homes > 1)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of recurrent state in use."""
+        return self._table.used_count * self._table.row_bytes
+
+    # --- the batch ----------------------------------------------------------------------------------------------------
+
+    def advance(self, records: Iterable[Record]) -> Batch:
+        """Make one batch of the records; their partitions must have been assigned.
+
+        Parameters
+        ----------
+        records : in offset order within each partition, any interleaving of partitions
+        """
+        self._batch += 1
+        batch = Batch()
+        accepted: list[tuple[Record, Row]] = []
+        evicted: list[Instrument] = []
+        for record in records:
+            try:
+                accepted.append((record, self._accept(record, evicted)))
+            except Rejected as rejected:
+                self._refuse(batch, record, rejected.reason, rejected.detail)
+        if accepted:
+            self._forecast(batch, accepted)
+        self._table.release(instrument.slot for instrument in evicted)
+        batch.evicted_count = len(evicted)
+        return batch
+
+    def _accept(self, record: Record, evicted: list[Instrument]) -> Row:
+        tick = self._decode(record)
+        partition = self._partitions[record.partition]
+        known = partition.get(tick.instrument)
+        if known is None:
+            row, instrument = self._admit(record, tick, partition)
+        else:
+            row = self._intake.accept(tick, known, offset=record.offset, timestamp=record.timestamp)
+            instrument = known
+        gone = partition.touch(instrument)
+        if gone is not None:
+            self._forget(gone)
+            evicted.append(gone)
+        return row
+
+    def _decode(self, record: Record) -> Tick:
+        key = record.key
+        if key is not None and not key.isascii():
+            try:
+                key.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise Rejected(Reason.KEY_NOT_UTF8, f"the key is not UTF-8: {error.reason} at {error.start}") from None
+        return self._decoder.decode(record.value)
+
+    def _admit(self, record: Record, tick: Tick, partition: Partition) -> tuple[Row, Instrument]:
+        """Accept the first tick of an instrument without state; a refused one leaves no trace."""
+        newcomer = Instrument(tick.instrument, -1, list(self._features.start), partition.unknown_cause)
+        row = self._intake.accept(tick, newcomer, offset=record.offset, timestamp=record.timestamp)
+        newcomer.slot = self._table.take()
+        self._homes[newcomer.name] += 1
+        return row, newcomer
+
+    def _forget(self, instrument: Instrument) -> None:
+        self._homes[instrument.name] -= 1
+        if not self._homes[instrument.name]:
+            del self._homes[instrument.name]
+
+    def _refuse(self, batch: Batch, record: Record, reason: Reason, detail: str) -> None:
+        batch.reasons[reason] += 1
+        batch.dead_letters.append(dead_letter(record, reason, detail, self._options.dead_letter_bytes_max))
+
+    def _forecast(self, batch: Batch, accepted: list[tuple[Record, Row]]) -> None:
+        """Run the accepted rows, and the canary among them, through the step and write their outcomes."""
+        rows = [row for _, row in accepted]
+        canary_at = -1
+        if self._canary is not None:
+            canary_at = self._canary.place(len(rows))
+            rows.insert(canary_at, self._canary.next_row())
+        outputs, broken = self._run(rows)
+        if self._canary is not None:
+            batch.probe = self._canary.observe(outputs[canary_at])
+            outputs = np.delete(outputs, canary_at, axis=0)
+            del rows[canary_at]
+            broken = {index - (index > canary_at) for index in broken if index != canary_at}
+        self._write(batch, accepted, self._levels(rows, outputs), broken)
+        batch.outputs = np.delete(outputs, sorted(broken), axis=0) if broken else outputs
+
+    def _run(self, rows: list[Row]) -> tuple[F32, set[int]]:
+        """Step every row from its own state and keep the last states; return outputs and the rows that broke."""
+        planner = Planner(self._batch)
+        for row in rows:
+            planner.add(row.instrument, reset=row.reset is not None)
+        order, waves = planner.plan()
+        with np.errstate(over="ignore", invalid="ignore"):
+            x = np.array([row.features for row in rows], np.float64).astype(np.float32)
+            y, final, finite = self._step.scan(x[order], self._table.gather(planner.start_slots), waves)
+        outputs, sound = np.empty_like(y), np.empty(len(rows), np.bool_)
+        outputs[order] = y
+        sound[order] = finite
+        sound &= self._levels(rows, outputs).finite
+        broken: set[int] = set()
+        if not sound.all():
+            broken = self._mend(rows, x, outputs, final, sound, planner)
+        slots, chains = planner.ends()
+        self._table.scatter(slots, final[chains])
+        return outputs, broken
+
+    def _mend(self, rows: list[Row], x: F32, outputs: F32, final: F32, sound: Bools, planner: Planner) -> set[int]:
+        """Redo the chains that broke, row by row after their first break, and reset their instruments there.
+
+        Slow and plain on purpose: one row at a time costs linear time however many ticks break, and gives the bits that
+        any other cut into batches gives. Returns the rows that broke.
+        """
+        states: dict[int, F32] = {}
+        steps: dict[int, int] = {}
+        broken: set[int] = set()
+        for index, row in enumerate(rows):
+            chain = planner.chain_of_row[index]
+            if chain in states:
+                at = slice(index, index + 1)
+                outputs[at], states[chain] = self._step.step(x[at], states[chain])
+                sound[index] = np.isfinite(states[chain]).all() and self._levels([row], outputs[at]).finite[0]
+                row.step = steps[chain]
+                row.reset = None if row.step else ResetCause.NON_FINITE
+                steps[chain] += 1
+            elif sound[index]:
+                continue
+            if not sound[index]:
+                broken.add(index)
+                states[chain], steps[chain] = self._step.initial_state[None, :], 0
+            final[chain] = states[chain][0]
+            if planner.is_last_chain(row.instrument, chain):
+                row.instrument.resume(steps[chain], row.offset, broke=not sound[index])
+        return broken
+
+    def _levels(self, rows: list[Row], outputs: F32) -> Levels:
+        price = np.array([row.price for row in rows])
+        return self._forecaster.levels(outputs, price, np.array([row.volatility for row in rows]))
+
+    def _write(self, batch: Batch, accepted: list[tuple[Record, Row]], levels: Levels, broken: set[int]) -> None:
+        """Write the outcome of each accepted tick, in log order."""
+        mean = levels.mean.tolist()
+        unknown = [None] * len(mean)
+        lower = unknown if levels.lower is None else levels.lower.tolist()
+        upper = unknown if levels.upper is None else levels.upper.tolist()
+        variance = unknown if levels.variance is None else levels.variance.tolist()
+        horizons, model, warmup_ticks = self._spec.horizons, self._spec.model_id, self._options.warmup_ticks
+        for index, (record, row) in enumerate(accepted):
+            if index in broken:
+                self._refuse(batch, record, Reason.NON_FINITE, "the model's state or output is not finite")
+                continue
+            name = row.instrument.name
+            payload = {
+                "id": f"{record.topic}-{record.partition}-{record.offset}",
+                "instrument": name,
+                "ts": row.tick.ts,
+                "session": row.session,
+                "step": row.step,
+                "reset": row.reset,
+                "warm": row.step >= warmup_ticks,
+                "price": row.price,
+                "horizons": horizons,
+                "mean": mean[index],
+                "lower": lower[index],
+                "upper": upper[index],
+                "variance": variance[index],
+                "model": model,
+                "schema_version": SCHEMA_VERSION,
+            }
+            if row.reset is not None:
+                batch.resets[row.reset] += 1
+            batch.forecasts.append(Message(record.partition, name.encode(), encode_forecast(payload)))
+            batch.timestamps.append(record.timestamp)
+            batch.instruments.append(name)

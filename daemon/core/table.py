@@ -1,0 +1,93 @@
+"""The state table: (h, c) of every instrument between batches, one row each; and who lives in which partition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from daemon.core.instrument import Instrument
+from daemon.core.step import F32, Index
+from schemas import ResetCause
+
+FIRST_CAPACITY = 64
+
+
+class StateTable:
+    """Rows of recurrent state, float32, shape (capacity, state_size); grows by doubling.
+
+    A slot has one owner at a time. `release` makes it free for the next `take`; callers release only between batches,
+    because ticks of a batch may still need the row of an instrument that the batch evicted.
+    """
+
+    def __init__(self, initial_state: F32) -> None:
+        self._initial = initial_state
+        self._rows = np.zeros((FIRST_CAPACITY, len(initial_state)), np.float32)
+        self._free = list(range(FIRST_CAPACITY - 1, -1, -1))
+
+    def take(self) -> int:
+        """Return a free slot, holding the initial state."""
+        if not self._free:
+            capacity = len(self._rows)
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+            self._free = list(range(2 * capacity - 1, capacity - 1, -1))
+        slot = self._free.pop()
+        self._rows[slot] = self._initial
+        return slot
+
+    def release(self, slots: Iterable[int]) -> None:
+        """Give slots back."""
+        self._free.extend(slots)
+
+    def gather(self, slots: Index) -> F32:
+        """Return a copy of the rows, shape (len(slots), state_size); slot -1 stands for the initial state."""
+        rows = self._rows[slots]
+        rows[slots < 0] = self._initial
+        return rows
+
+    def scatter(self, slots: Index, states: F32) -> None:
+        """Write rows; no slot may stand twice."""
+        self._rows[slots] = states
+
+    @property
+    def used_count(self) -> int:
+        """Slots with an owner."""
+        return len(self._rows) - len(self._free)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return int(self._rows.itemsize * self._rows.shape[1])
+
+
+class Partition:
+    """The instruments of one partition, least recently accepted first.
+
+    Parameters
+    ----------
+    instruments_max : bound on their number; the tick that needs room evicts the first
+    unknown_cause : what an instrument without state is told: `first`, or `cold` where states were lost
+    """
+
+    def __init__(self, instruments_max: int, unknown_cause: ResetCause) -> None:
+        self._instruments: dict[str, Instrument] = {}
+        self._instruments_max = instruments_max
+        self.unknown_cause = unknown_cause
+
+    def get(self, name: str) -> Instrument | None:
+        """Return an instrument, or None where nothing of it is kept."""
+        return self._instruments.get(name)
+
+    def touch(self, instrument: Instrument) -> Instrument | None:
+        """Note that the instrument's tick was accepted; return the instrument evicted to make room, if any."""
+        known = self._instruments.pop(instrument.name, None)
+        self._instruments[instrument.name] = instrument
+        if known is None and len(self._instruments) > self._instruments_max:
+            return self._instruments.pop(next(iter(self._instruments)))
+        return None
+
+    def __iter__(self) -> Iterator[Instrument]:
+        return iter(self._instruments.values())
+
+    def __len__(self) -> int:
+        return len(self._instruments)

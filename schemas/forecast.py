@@ -1,0 +1,72 @@
+"""The `Forecast` message and its encoder."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+Prices = Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1)]
+
+
+class ResetCause(StrEnum):
+    """Why an instrument's recurrent state started anew."""
+
+    FIRST = "first"
+    SESSION = "session"
+    NON_FINITE = "non_finite"
+    COLD = "cold"
+
+    @property
+    def meaning(self) -> str:
+        """One sentence for tables and schemas."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    ResetCause.FIRST: "No state of this instrument is kept: it is new, or it was evicted.",
+    ResetCause.SESSION: "The tick opened a session.",
+    ResetCause.NON_FINITE: "The tick before drove the model to NaN or infinity.",
+    ResetCause.COLD: "The partition came without its states: after a restart, a rebalance or a failure.",
+}
+
+
+class Forecast(BaseModel):
+    """The forecast made at one tick, for every horizon. It holds no wall-clock time: same log, same bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(
+        description='"topic-partition-offset" of the tick; unique, also where a reader sees aborted writes.'
+    )
+    instrument: str = Field(description="Instrument of the tick.")
+    ts: int = Field(description="Event time of the tick, nanoseconds since the epoch.")
+    session: str | None = Field(description="Session of the tick; null under the rule `never`.")
+    step: Annotated[int, Field(ge=0)] = Field(description="Ticks since the reset; the first is 0.")
+    reset: ResetCause | None = Field(description="Why the state started anew, on the first forecast after that.")
+    warm: bool = Field(description="True once `warmup_ticks` ticks have been seen since the reset.")
+    price: float = Field(
+        description="Reference price: mid of the latest quote, or the trade price where there is none."
+    )
+    horizons: Annotated[tuple[int, ...], Field(min_length=1)] = Field(description="How far ahead, in ticks.")
+    mean: Prices = Field(description="Expected reference price at each horizon.")
+    lower: Prices | None = Field(description="Lower end of the interval at each horizon; null until known.")
+    upper: Prices | None = Field(description="Upper end of the interval at each horizon; null until known.")
+    variance: Prices | None = Field(
+        description="Variance of the log return to each horizon (of the price difference, for models of differences); "
+        "null until known."
+    )
+    model: str = Field(description="Id of the bundle.")
+    schema_version: int = Field(SCHEMA_VERSION, description="Version of this message.")
+
+
+def encode_forecast(payload: dict[str, Any]) -> bytes:
+    """Encode a payload with the keys of `Forecast`, in its order, as compact JSON.
+
+    The keys are not validated here, in the hot path; a test holds them against the model.
+    """
+    return orjson.dumps(payload)
