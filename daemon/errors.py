@@ -9,7 +9,7 @@ A message is one line: what happened, where, and what the operator can do about 
 
 
 class TickcastError(Exception):
-    """Root of the family. Code 1: an unexpected failure, or a shutdown that had to abort."""
+    """Something unexpected failed, or a shutdown had to abort; the root of the family."""
 
     exit_code = 1
     #: True where trying again can help without anybody changing anything.

@@ -23,6 +23,8 @@ from schemas import Reason, Rejected, Tick
 RUNNING_WEIGHT = 0.002
 #: Standardised values under a running scale are bounded to this many standard deviations.
 CLIP = 10.0
+#: A constant input must not drive a running variance to 0.
+RUNNING_VARIANCE_MIN = 1e-30
 #: The volatility never falls below this share of its prior: a price at rest must not make targets explode.
 VOLATILITY_FLOOR = 0.01
 
@@ -81,18 +83,19 @@ def _log_ratio(price: float, previous: float) -> float:
     return log(ratio) if 0 < ratio < inf else log(price) - log(previous)
 
 
-# --- bases -----------------------------------------------------------------------------------------------------------
+#: Computes a feature's value from the moment and its cells (which it may write), starting at the given index.
+Feature = Callable[[Moment, list[float], int], float]
 
-Base = Callable[[Moment], float]
+# --- bases: features without cells ------------------------------------------------------------------------------------
 
 
-def _spread(moment: Moment) -> float:
+def _spread(moment: Moment, cells: list[float], at: int) -> float:
     if moment.bid is None or moment.ask is None or moment.price == 0:
         return 0.0
     return (moment.ask - moment.bid) / abs(moment.price)
 
 
-def _imbalance(moment: Moment) -> float:
+def _imbalance(moment: Moment, cells: list[float], at: int) -> float:
     bid_size, ask_size = moment.bid_size, moment.ask_size
     if bid_size is None or ask_size is None:
         return 0.0
@@ -104,11 +107,11 @@ def _imbalance(moment: Moment) -> float:
     return (bid_share - ask_share) / (bid_share + ask_share)
 
 
-def _micro(moment: Moment) -> float:
-    return _spread(moment) * _imbalance(moment) / 2
+def _micro(moment: Moment, cells: list[float], at: int) -> float:
+    return _spread(moment, cells, at) * _imbalance(moment, cells, at) / 2
 
 
-def _signed_size(moment: Moment) -> float:
+def _signed_size(moment: Moment, cells: list[float], at: int) -> float:
     tick = moment.tick
     if tick.price is None or tick.aggressor is None:
         return 0.0
@@ -116,30 +119,27 @@ def _signed_size(moment: Moment) -> float:
     return size if tick.aggressor == "buy" else -size
 
 
-def _session_time(moment: Moment) -> float:
+def _session_time(moment: Moment, cells: list[float], at: int) -> float:
     if moment.opened:
         return 0.0
     return log1p(max(moment.tick.ts - moment.before.session_since, 0) * 1e-9)
 
 
-BASES: dict[str, tuple[Base, str]] = {
-    "return": (lambda m: m.log_return, "log return of the reference price since the tick before"),
-    "change": (lambda m: m.change, "difference of the reference price to the tick before"),
-    "price": (lambda m: m.price, "reference price"),
+BASES: dict[str, tuple[Feature, str]] = {
+    "return": (lambda m, cells, at: m.log_return, "log return of the reference price since the tick before"),
+    "change": (lambda m, cells, at: m.change, "difference of the reference price to the tick before"),
+    "price": (lambda m, cells, at: m.price, "reference price"),
     "spread": (_spread, "ask minus bid, relative to the reference price"),
     "imbalance": (_imbalance, "(bid size - ask size) / (bid size + ask size) of the latest quote"),
     "micro": (_micro, "size-weighted mid over mid, minus 1"),
     "signed_size": (_signed_size, "log(1 + size) of a trade, negative where the seller took liquidity; 0 for a quote"),
-    "trade": (lambda m: 0.0 if m.tick.price is None else 1.0, "1 where the tick holds a trade"),
-    "wait": (lambda m: log1p(m.wait_ns * 1e-6), "log(1 + milliseconds since the tick before)"),
+    "trade": (lambda m, cells, at: 0.0 if m.tick.price is None else 1.0, "1 where the tick holds a trade"),
+    "wait": (lambda m, cells, at: log1p(m.wait_ns * 1e-6), "log(1 + milliseconds since the tick before)"),
     "session_time": (_session_time, "log(1 + seconds since the session's start)"),
 }
 FIELD_MEANING = "the producer's own input `fields.NAME`"
 
 # --- features with cells ---------------------------------------------------------------------------------------------
-
-#: Computes a feature's value from the moment and its cells (which it may write), starting at the given index.
-Feature = Callable[[Moment, list[float], int], float]
 
 TRANSFORMS = {
     "log": "natural logarithm of what follows",
@@ -168,7 +168,7 @@ def parse_feature(name: str) -> tuple[Feature, tuple[float, ...]]:
         return {"log": _log, "diff": _diff, "return": _return}[head](name, *parse_feature(rest))
     if name in BASES:
         base = BASES[name][0]
-        return (lambda moment, cells, at: base(moment)), ()
+        return base, ()
     known = ", ".join([*BASES, "field:NAME"])
     raise ValueError(f"unknown feature {name!r}; known are {known}, with {', '.join(TRANSFORMS)} before them")
 
@@ -240,13 +240,17 @@ class FeatureTable:
     def __init__(self, columns: Sequence[Column], volatility_prior: float) -> None:
         self._variance_min = (volatility_prior * VOLATILITY_FLOOR) ** 2
         start: list[float] = [volatility_prior**2]
-        self._columns: list[tuple[Feature, int, Column, bool]] = []
+        #: Per column: the feature, where its cells start, where its running mean and variance stand (-1 where the
+        #: scale is frozen), and the frozen mean and standard deviation.
+        self._columns: list[tuple[Feature, int, int, float, float]] = []
         for column in columns:
             feature, cells = parse_feature(column.feature)
-            at, running = len(start), column.scale == "running"
-            # A running column's own two cells: mean and variance.
-            start += [*([column.mean, column.std**2] if running else ()), *cells]
-            self._columns.append((feature, at, column, running))
+            scale_at = -1
+            if column.scale == "running":
+                scale_at = len(start)
+                start += [column.mean, column.std**2]
+            self._columns.append((feature, len(start), scale_at, column.mean, column.std))
+            start += cells
         #: Cells of an instrument that has seen no tick.
         self.start: tuple[float, ...] = tuple(start)
 
@@ -264,11 +268,25 @@ class FeatureTable:
         """
         cells = cells.copy()
         row = []
-        for feature, at, column, running in self._columns:
-            if running:
-                row.append(_running(feature(moment, cells, at + 2), cells, at))
-            else:
-                row.append((feature(moment, cells, at) - column.mean) / column.std)
+        # The hot loop of the daemon, ten turns a tick: helpers and conveniences were measured and inlined.
+        for feature, at, scale_at, mean, std in self._columns:
+            value = feature(moment, cells, at)
+            if scale_at < 0:
+                row.append((value - mean) / std)
+                continue
+            # Standardise by the running scale before this tick, then move the scale.
+            mean, variance = cells[scale_at], cells[scale_at + 1]
+            std = sqrt(variance)
+            scaled = (value - mean) / std
+            if scaled > CLIP:
+                scaled = CLIP
+            elif scaled < -CLIP:
+                scaled = -CLIP
+            row.append(scaled)
+            moved = RUNNING_WEIGHT * scaled
+            cells[scale_at] = mean + moved * std
+            variance *= (1 - RUNNING_WEIGHT) * (1 + moved * scaled)
+            cells[scale_at + 1] = variance if variance > RUNNING_VARIANCE_MIN else RUNNING_VARIANCE_MIN
         if not moment.opened:
             variance = cells[VARIANCE_CELL]
             squared = min(moment.log_return * moment.log_return, CLIP * CLIP * variance)
@@ -276,19 +294,6 @@ class FeatureTable:
         if not isfinite(sum(cells)) and not all(map(isfinite, cells)):  # the sum alone is quick, but can overflow
             raise Rejected(Reason.INVALID_VALUE, "values too large for the model's features")
         return row, cells
-
-
-def _running(value: float, cells: list[float], at: int) -> float:
-    """Standardise by the running mean and variance before this tick, then move them."""
-    mean, variance = cells[at], cells[at + 1]
-    std = sqrt(variance)
-    scaled = (value - mean) / std
-    scaled = CLIP if scaled > CLIP else -CLIP if scaled < -CLIP else scaled
-    moved = RUNNING_WEIGHT * scaled
-    cells[at] = mean + moved * std
-    # The floor keeps a constant input from driving the variance to 0.
-    cells[at + 1] = max(variance * (1 - RUNNING_WEIGHT) * (1 + moved * scaled), 1e-30)
-    return scaled
 
 
 def volatility(cells: Sequence[float]) -> float:

@@ -74,7 +74,7 @@ class Forecaster:
             rounding = _rounding(price, PRICE_DIGITS)[:, None]
             y64 = y.astype(np.float64)
             mean = self._price_at(y64, unit, price, rounding)
-            finite: NDArray[np.bool_] = np.isfinite(mean).all(axis=1)
+            finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(mean), axis=1)
             lower = upper = variance = None
             if self._tails is not None:
                 lower = self._price_at(y64 + self._tails[0], unit, price, rounding)

@@ -94,6 +94,7 @@ class Pipeline:
         self._step = step
         self._options = options
         self._decoder = decoder or TickDecoder()
+        self._rules = rules
         self._features = FeatureTable(spec.columns, spec.volatility_prior)
         self._intake = Intake(self._features, rules, options.limits, prices_may_be_negative=spec.prices_may_be_negative)
         self._forecaster = Forecaster(spec, options.coverage)
@@ -132,6 +133,16 @@ class Pipeline:
     def instruments_in_two_partitions(self) -> int:
         """Instruments whose ticks came in more than one of our partitions."""
         return sum(1 for homes in self._homes.values() if homes > 1)
+
+    @property
+    def framed_count(self) -> int:
+        """Ticks so far that came in Confluent's framing."""
+        return self._decoder.framed_count
+
+    @property
+    def beyond_calendar_count(self) -> int:
+        """Ticks so far outside the span of their calendar."""
+        return self._rules.beyond_count
 
     @property
     def state_bytes(self) -> int:

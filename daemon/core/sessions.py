@@ -7,6 +7,7 @@ so that a producer can always force a reset. A tick of an earlier session is lat
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -137,6 +138,10 @@ class Table:
             raise _late(tick, instrument)
         return found._replace(label=tick.session) if tick.session else found
 
+    def digest(self) -> str:
+        """Hash the boundaries."""
+        return hashlib.sha256(repr((self._opens, self._closes, self._labels)).encode()).hexdigest()
+
     def _locate(self, tick: Tick) -> Session | None:
         """Find the session around a time; None beyond the span."""
         index = bisect_right(self._opens, tick.ts) - 1
@@ -162,6 +167,7 @@ class Rules:
     def __init__(self, rules: Sequence[tuple[str, Rule]], default: Rule) -> None:
         self._rules = tuple(rules)
         self._default = default
+        self._tables = [rule for _, rule in self._rules if isinstance(rule, Table)]
         self._remembered: dict[str, Rule] = {}
 
     def rule_for(self, name: str) -> Rule:
@@ -176,8 +182,11 @@ class Rules:
     @property
     def beyond_count(self) -> int:
         """How many ticks were beyond the span of their table and fell back to the gap rule."""
-        tables = [rule for _, rule in self._rules if isinstance(rule, Table)]
-        return sum(table.beyond_count for table in tables)
+        return sum(table.beyond_count for table in self._tables)
+
+    def digest(self) -> list[str]:
+        """Hash the boundary table of each rule that has one."""
+        return [table.digest() for table in self._tables]
 
 
 def _spoken(tick: Tick, instrument: Instrument) -> Session | None:

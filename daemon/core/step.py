@@ -95,6 +95,6 @@ def scan_waves(step: Step, x: F32, start: F32, waves: Waves) -> tuple[F32, F32, 
     y = np.empty((rows, step.n_outputs), np.float32)
     for low, high in zip(waves.bounds[:-1], waves.bounds[1:], strict=True):
         y[low:high], states[chains + low : chains + high] = step.step(x[low:high], states[waves.source[low:high]])
-    finite: NDArray[np.bool_] = np.isfinite(states[chains:]).all(axis=1)
-    finite &= np.isfinite(y).all(axis=1)
+    finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(states[chains:]), axis=1)
+    finite &= np.logical_and.reduce(np.isfinite(y), axis=1)
     return y, states[waves.final], finite

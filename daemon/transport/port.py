@@ -62,6 +62,11 @@ class Source(Protocol):
         """
         ...
 
+    @property
+    def joined(self) -> bool:
+        """True while we are a settled member of the group, with or without partitions."""
+        ...
+
     def assignment(self) -> tuple[int, ...]:
         """Return the partitions that are ours now, sorted."""
         ...

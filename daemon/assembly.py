@@ -1,0 +1,133 @@
+"""Puts the daemon together from its settings: one place where every part meets the others."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Histogram
+
+from daemon import __version__
+from daemon.boundaries import resolve_rules
+from daemon.config import Settings
+from daemon.core.intake import OrderLimits
+from daemon.core.pipeline import Pipeline, PipelineOptions
+from daemon.core.step import F32, Step, Waves
+from daemon.health import Health
+from daemon.metrics import Metrics
+from daemon.model.bundle import Bundle
+from daemon.model.selftest import self_test
+from daemon.recovery import Recovery
+from daemon.revision import revision
+from daemon.service import LoopOptions, Service
+from daemon.spread import PredictionSpread
+from daemon.transport.port import Sink, Source
+from schemas import TickDecoder
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model ready to run: what does not depend on any transport."""
+
+    bundle: Bundle
+    pipeline: Pipeline
+    metrics: Metrics
+    registry: CollectorRegistry
+    health: Health
+    revision: str
+
+
+def build_engine(settings: Settings, *, dead_letter_bytes_max: int = 1_000_000) -> Engine:
+    """Load the bundle, prove it, and build the pipeline around it.
+
+    Parameters
+    ----------
+    dead_letter_bytes_max : largest value of a dead letter, bytes
+
+    Raises
+    ------
+    BundleError : missing, tampered with, or not the same on this machine
+    SettingsError : a session rule names what does not exist
+    """
+    bundle = Bundle.load(Path(settings.model.bundle))
+    step = self_test(bundle, settings.model.engine)
+    rules = resolve_rules(settings.session)
+    registry = CollectorRegistry()
+    spread = PredictionSpread(len(bundle.spec.outputs), settings.metrics.instruments_max)
+    metrics = Metrics(registry, spread, bundle.manifest.validation_variance)
+    found = revision(bundle.id, settings, rules, step)
+    metrics.build(__version__, bundle.id, found)
+    pipeline = Pipeline(
+        bundle.spec,
+        TimedStep(step, metrics.inference_seconds),
+        rules,
+        pipeline_options(settings, dead_letter_bytes_max),
+        decoder=tick_decoder(settings),
+        canary_ticks=bundle.canary_ticks,
+    )
+    return Engine(bundle, pipeline, metrics, registry, Health(settings.pipeline.stuck_seconds), found)
+
+
+def build_service(settings: Settings, engine: Engine, source: Source, sink: Sink) -> Service:
+    """Build the loop over a transport."""
+    recovery = Recovery(source, engine.pipeline, settings.kafka.auto_offset_reset, settings.pipeline.on_lost_ticks)
+    options = LoopOptions(
+        max_batch_ticks=settings.pipeline.max_batch_ticks,
+        min_batch_ms=settings.pipeline.min_batch_ms,
+        dead_letter_ratio_max=settings.pipeline.dead_letter_ratio_max,
+        broker_timeout_seconds=settings.kafka.broker_timeout_seconds,
+    )
+    return Service(source, sink, engine.pipeline, recovery, engine.metrics, engine.health, options)
+
+
+def pipeline_options(settings: Settings, dead_letter_bytes_max: int = 1_000_000) -> PipelineOptions:
+    """Translate the settings that shape payloads."""
+    pipeline = settings.pipeline
+    limits = OrderLimits(
+        future_skew_ns=round(pipeline.future_skew_seconds * 1e9),
+        max_lateness_ns=round(pipeline.max_lateness_seconds * 1e9),
+        seq_restart_ns=round(pipeline.seq_restart_seconds * 1e9),
+    )
+    return PipelineOptions(
+        limits,
+        warmup_ticks=pipeline.warmup_ticks,
+        coverage=pipeline.coverage,
+        instruments_per_partition_max=pipeline.instruments_per_partition_max,
+        dead_letter_bytes_max=dead_letter_bytes_max,
+    )
+
+
+def tick_decoder(settings: Settings) -> TickDecoder:
+    """Make the decoder for the topic's JSON, ours or mapped."""
+    tick_map = settings.ticks.map
+    if tick_map is None:
+        return TickDecoder()
+    names = tick_map.model_dump(exclude={"fields", "time_unit"}, exclude_none=True)
+    return TickDecoder(names, tick_map.fields, tick_map.time_unit)
+
+
+class TimedStep:
+    """A step that reports how long each batch took in it."""
+
+    def __init__(self, step: Step, seconds: Histogram) -> None:
+        self._step = step
+        self._seconds = seconds
+        self.n_features = step.n_features
+        self.n_outputs = step.n_outputs
+        self.state_size = step.state_size
+        self.tile_rows = step.tile_rows
+        self.initial_state = step.initial_state
+
+    def step(self, x: F32, state: F32) -> tuple[F32, F32]:
+        """Pass on; single steps are not batches."""
+        return self._step.step(x, state)
+
+    def scan(self, x: F32, start: F32, waves: Waves) -> tuple[F32, F32, NDArray[np.bool_]]:
+        """Pass on, and observe the time."""
+        started = time.perf_counter()
+        result = self._step.scan(x, start, waves)
+        self._seconds.observe(time.perf_counter() - started)
+        return result

@@ -1,0 +1,156 @@
+"""Keras layers as operations of the numpy step: their weights, gate by gate, and their settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from daemon.core.step import F32
+from daemon.model import ops
+from daemon.model.activations import ACTIVATIONS
+
+#: Layers that do nothing outside training, or nothing to a value without a time dimension.
+PASSING = frozenset({
+    "ActivityRegularization", "AlphaDropout", "Dropout", "Flatten", "GaussianDropout", "GaussianNoise", "Identity",
+    "InputLayer", "SpatialDropout1D",
+})  # fmt: skip
+
+#: Keras stores the gates of an LSTM as i, f, c, o.
+_LSTM_ORDER = [0, 1, 3, 2]
+
+
+def is_passing(layer: Any) -> bool:
+    """Tell whether the layer's output at inference is its input."""
+    return _kind(layer) in PASSING
+
+
+def cells_of(cell: Any) -> list[Any]:
+    """Return the cells that a recurrent layer runs one after the other."""
+    return list(cell.cells) if _kind(cell) == "StackedRNNCells" else [cell]
+
+
+def cell_op(cell: Any) -> ops.Op | None:
+    """Return the operation of a recurrent cell, or None where numpy has none."""
+    match _kind(cell):
+        case "LSTMCell":
+            return _lstm(cell)
+        case "GRUCell":
+            return _gru(cell)
+        case "SimpleRNNCell":
+            return _simple_rnn(cell)
+    return None
+
+
+def layer_op(layer: Any, width: int) -> ops.Op | None:
+    """Return the operation of a layer without state over `width` columns, or None where numpy has none."""
+    match _kind(layer):
+        case "Dense":
+            return _dense(layer)
+        case "Activation":
+            name = _activation(layer.activation)
+            return ops.Activation(name) if name else None
+        case "Normalization":
+            return _normalization(layer, width)
+        case "BatchNormalization":
+            return _batch_normalization(layer, width)
+        case "LayerNormalization":
+            return _layer_normalization(layer, width)
+        case "Concatenate":
+            return ops.Concatenate()
+        case "Add":
+            return ops.Add()
+        case "Multiply":
+            return ops.Multiply()
+    return None
+
+
+def _lstm(cell: Any) -> ops.Lstm | None:
+    activation, gate = _activation(cell.activation), _activation(cell.recurrent_activation)
+    if activation is None or gate is None:
+        return None
+    kernel, recurrent = _gates(cell.kernel, 4), _gates(cell.recurrent_kernel, 4)
+    bias = ops.zeros(4, cell.units) if cell.bias is None else _weight(cell.bias).reshape(4, cell.units)
+    return ops.Lstm(kernel[_LSTM_ORDER], recurrent[_LSTM_ORDER], bias[_LSTM_ORDER], activation, gate)
+
+
+def _gru(cell: Any) -> ops.Gru | None:
+    activation, gate = _activation(cell.activation), _activation(cell.recurrent_activation)
+    if activation is None or gate is None:
+        return None
+    bias = ops.zeros(2, 3, cell.units)
+    if cell.bias is not None:
+        # One bias with the reset gate before the product, two with the gate after it.
+        given = _weight(cell.bias).reshape(-1, 3, cell.units)
+        bias[: len(given)] = given
+    kernel, recurrent = _gates(cell.kernel, 3), _gates(cell.recurrent_kernel, 3)
+    return ops.Gru(kernel, recurrent, bias[0], bias[1], activation, gate, bool(cell.reset_after))
+
+
+def _simple_rnn(cell: Any) -> ops.SimpleRnn | None:
+    activation = _activation(cell.activation)
+    if activation is None:
+        return None
+    bias = ops.zeros(1, cell.units) if cell.bias is None else _weight(cell.bias).reshape(1, -1)
+    return ops.SimpleRnn(_gates(cell.kernel, 1), _gates(cell.recurrent_kernel, 1), bias, activation)
+
+
+def _dense(layer: Any) -> ops.Dense | None:
+    activation = _activation(layer.activation)
+    if activation is None:
+        return None
+    bias = ops.zeros(layer.units) if layer.bias is None else _weight(layer.bias)
+    return ops.Dense(_weight(layer.kernel), bias, activation)
+
+
+def _normalization(layer: Any, width: int) -> ops.Rescale:
+    mean = _columns(layer.mean, width)
+    # Keras' own guard against constant columns.
+    deviation = np.maximum(np.sqrt(_columns(layer.variance, width)), np.float32(1e-7))
+    if layer.invert:
+        return ops.Rescale(ops.zeros(width), deviation, mean)
+    return ops.Rescale(mean, np.float32(1) / deviation, ops.zeros(width))
+
+
+def _batch_normalization(layer: Any, width: int) -> ops.Rescale:
+    deviation = np.sqrt(_weight(layer.moving_variance) + np.float32(layer.epsilon))
+    gamma, beta = _scale_and_shift(layer, width)
+    return ops.Rescale(_weight(layer.moving_mean), gamma / deviation, beta)
+
+
+def _layer_normalization(layer: Any, width: int) -> ops.LayerNorm | None:
+    if layer.rms_scaling:
+        return None
+    return ops.LayerNorm(*_scale_and_shift(layer, width), float(layer.epsilon))
+
+
+def _scale_and_shift(layer: Any, width: int) -> tuple[F32, F32]:
+    gamma = np.ones(width, np.float32) if layer.gamma is None else _weight(layer.gamma)
+    return gamma, ops.zeros(width) if layer.beta is None else _weight(layer.beta)
+
+
+def _columns(value: Any, width: int) -> F32:
+    """Return statistics as one number per column; Keras keeps them in the rank of the input, or as one for all."""
+    return np.broadcast_to(np.asarray(value, np.float32).reshape(-1), (width,)).copy()
+
+
+def _gates(weight: Any, gates: int) -> F32:
+    """Cut a matrix of shape (inputs, gates * units) into shape (gates, inputs, units)."""
+    matrix = _weight(weight)
+    return np.ascontiguousarray(matrix.reshape(len(matrix), gates, -1).transpose(1, 0, 2))
+
+
+def _weight(variable: Any) -> F32:
+    return np.array(variable, np.float32)
+
+
+def _activation(function: Any) -> str | None:
+    name = getattr(function, "__name__", "")
+    ours = name in ACTIVATIONS and function.__module__.startswith("keras.src.")
+    return name if ours else None
+
+
+def _kind(layer: Any) -> str:
+    """Return the class name of one of Keras' own classes; a stranger may bear the same name."""
+    kind = type(layer)
+    return kind.__name__ if kind.__module__.startswith("keras.src.") else ""

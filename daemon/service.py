@@ -1,0 +1,216 @@
+"""The loop: poll, advance, commit. One thread owns consumer, pipeline and producer.
+
+    records = source.poll()                      one poll = one batch = one transaction
+    batch   = pipeline.advance(records)          pure
+    sink.commit(batch, offsets, group_metadata)  all of it, or nothing
+
+Any failure between begin and commit takes the recovery path: drop the states of all our partitions, start them again
+from the committed offsets. There is no undo.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from daemon.core.pipeline import Batch, Pipeline
+from daemon.core.records import Record
+from daemon.errors import BrokerUnavailable, TooManyDeadLetters, TransactionFailed
+from daemon.health import Health
+from daemon.logs import facts, log
+from daemon.metrics import Metrics
+from daemon.recovery import Recovery
+from daemon.transport.port import Outgoing, Polled, Sink, Source
+
+#: A poll returns at latest after this, so that a signal is seen and /livez stays true on a quiet topic.
+POLL_SECONDS = 0.2
+#: How often gauges that cost something to read are set.
+GAUGES_SECONDS = 1.0
+#: Pause after a failed transaction, doubled up to the bound while failures follow each other.
+RETRY_SECONDS = (0.1, 5.0)
+#: Outcomes that `dead_letter_ratio_max` looks back on.
+RATIO_WINDOW = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LoopOptions:
+    """The settings of the loop itself; none of them reaches a payload."""
+
+    max_batch_ticks: int = 2000
+    min_batch_ms: float = 0.0
+    dead_letter_ratio_max: float = 0.5
+    #: How long failed transactions may follow each other before the process ends.
+    broker_timeout_seconds: float = 60.0
+
+
+class Service:
+    """Runs the loop until it is asked to stop."""
+
+    def __init__(
+        self,
+        source: Source,
+        sink: Sink,
+        pipeline: Pipeline,
+        recovery: Recovery,
+        metrics: Metrics,
+        health: Health,
+        options: LoopOptions,
+    ) -> None:
+        self._source = source
+        self._sink = sink
+        self._pipeline = pipeline
+        self._recovery = recovery
+        self._metrics = metrics
+        self._health = health
+        self._options = options
+        self._ratio = DeadLetterRatio(options.dead_letter_ratio_max)
+        self._failing_since: float | None = None
+        self._pause = RETRY_SECONDS[0]
+        self._last_turn = 0.0
+        self._gauges_due = 0.0
+        #: Set from a signal handler; the loop ends after the batch in work.
+        self.stopping = False
+        #: Next offset per partition, as committed by this process.
+        self.committed: dict[int, int] = {}
+
+    def run(self) -> None:
+        """Turn until `stopping`.
+
+        Raises
+        ------
+        TickcastError : what ends the process; nothing of the batch in work is visible
+        """
+        self._sink.open()
+        self._health.waiting_for = "partitions"
+        log.info("loop starts")
+        while not self.stopping:
+            self.turn()
+
+    def turn(self) -> None:
+        """Poll once, and make one batch of what came."""
+        self._wait_for_batch()
+        polled = self._source.poll(POLL_SECONDS, self._options.max_batch_ticks)
+        metadata = self._source.group_metadata()
+        records = self._reassign(polled)
+        if records:
+            self._process(records, metadata)
+        self._health.turned()
+        self._set_gauges()
+
+    def _wait_for_batch(self) -> None:
+        """Keep `min_batch_ms` between batches, while the client goes on fetching."""
+        if self._options.min_batch_ms:
+            remaining = self._last_turn + self._options.min_batch_ms / 1000 - time.monotonic()
+            if remaining > 0:
+                time.sleep(remaining)
+            self._last_turn = time.monotonic()
+
+    def _reassign(self, polled: Polled) -> Sequence[Record]:
+        """Follow the changes of assignment; return the records of partitions that stayed ours throughout."""
+        if not (polled.assigned or polled.revoked or polled.lost):
+            return polled.records
+        for kind in ("revoked", "lost", "assigned"):
+            partitions = getattr(polled, kind)
+            if partitions:
+                self._metrics.rebalances.labels(kind).inc()
+                log.info(f"partitions {kind}", extra=facts(partitions=list(partitions)))
+        self._recovery.drop([*polled.revoked, *polled.lost])
+        for partition in [*polled.revoked, *polled.lost]:
+            self.committed.pop(partition, None)
+        changed = {*polled.revoked, *polled.lost, *polled.assigned}
+        self._recovery.start(polled.assigned)
+        return [record for record in polled.records if record.partition not in changed]
+
+    def _process(self, records: Sequence[Record], metadata: object) -> None:
+        batch = self._pipeline.advance(records)
+        self._ratio.check(batch)
+        positions = self._source.positions()
+        offsets = {partition: positions[partition] for partition in sorted({r.partition for r in records})}
+        outgoing = Outgoing({"forecasts": batch.forecasts, "dead_letters": batch.dead_letters})
+        started = time.perf_counter()
+        try:
+            self._sink.commit(outgoing, offsets, metadata)
+        except TransactionFailed as error:
+            self._start_over(error)
+            return
+        self._metrics.commit_seconds.observe(time.perf_counter() - started)
+        self._metrics.transactions.labels("committed").inc()
+        self._metrics.batch_ticks.observe(len(records))
+        self._metrics.committed(batch, time.time())
+        self.committed |= offsets
+        self._failing_since = None
+        self._pause = RETRY_SECONDS[0]
+
+    def _start_over(self, error: TransactionFailed) -> None:
+        """Take the recovery path with all our partitions; give up when failures go on for too long."""
+        self._metrics.transactions.labels("failed").inc()
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        log.error("transaction failed, starting over from the committed offsets", extra=facts(error=str(error)))
+        if now - self._failing_since > self._options.broker_timeout_seconds:
+            raise BrokerUnavailable(
+                f"no transaction succeeded for {now - self._failing_since:.0f} s, the last failed with: {error}; "
+                "check the brokers, then start again: nothing is lost"
+            ) from error
+        time.sleep(self._pause)
+        self._pause = min(self._pause * 2, RETRY_SECONDS[1])
+        partitions = self._source.assignment()
+        for partition in partitions:
+            self._source.stop(partition)
+        self._recovery.drop(self._pipeline.partitions)
+        self._sink.open()
+        self._recovery.start(partitions)
+
+    def _set_gauges(self) -> None:
+        now = time.monotonic()
+        if now < self._gauges_due:
+            return
+        self._gauges_due = now + GAUGES_SECONDS
+        metrics, pipeline, partitions = self._metrics, self._pipeline, self._source.assignment()
+        self._health.waiting_for = None if self._source.joined else "the consumer group"
+        metrics.last_progress.set(time.time())
+        metrics.assigned_partitions.set(len(partitions))
+        metrics.lags(self._source.lags())
+        metrics.active_instruments.set(pipeline.instrument_count)
+        metrics.instruments_in_two_partitions.set(pipeline.instruments_in_two_partitions)
+        metrics.state_bytes.set(pipeline.state_bytes)
+        metrics.confluent_framed.set(pipeline.framed_count)
+        metrics.beyond_calendar.set(pipeline.beyond_calendar_count)
+
+
+class DeadLetterRatio:
+    """Stops the daemon when too many of the last ticks were dead letters; 1 never stops.
+
+    It looks before the commit, so that a schema accident does not drain the topic, restart after restart.
+    """
+
+    def __init__(self, ratio_max: float) -> None:
+        self._ratio_max = ratio_max
+        self._window: deque[tuple[int, int]] = deque()
+        self._ticks = 0
+        self._bad = 0
+
+    def check(self, batch: Batch) -> None:
+        """Take a batch's counts.
+
+        Raises
+        ------
+        TooManyDeadLetters : the share over the last `RATIO_WINDOW` ticks, at least, is above the bound
+        """
+        bad = len(batch.dead_letters)
+        ticks = bad + len(batch.forecasts)
+        self._window.append((ticks, bad))
+        self._ticks += ticks
+        self._bad += bad
+        while self._ticks - self._window[0][0] >= RATIO_WINDOW:
+            old_ticks, old_bad = self._window.popleft()
+            self._ticks -= old_ticks
+            self._bad -= old_bad
+        if self._ticks >= RATIO_WINDOW and self._bad > self._ratio_max * self._ticks:
+            reason, count = batch.reasons.most_common(1)[0] if batch.reasons else ("none in this batch", 0)
+            raise TooManyDeadLetters(
+                f"{self._bad} of the last {self._ticks} ticks were dead letters (in this batch: {count} {reason}); "
+                "mend the producer or [ticks.map], or raise pipeline.dead_letter_ratio_max"
+            )

@@ -1,0 +1,66 @@
+"""The spread of each instrument's last forecasts: a model that forecasts a constant must not go unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from daemon.core.step import F32
+
+#: Forecasts looked back on.
+WINDOW = 256
+#: Below this many, a spread says nothing yet.
+FEWEST = 32
+#: The label under which instruments beyond the bound are summed up.
+OTHER = "other"
+
+
+class PredictionSpread:
+    """Rings of the last outputs, one per instrument, at most `instruments_max` and one for all others.
+
+    Parameters
+    ----------
+    outputs : columns of the model's output
+    instruments_max : instruments that get a ring of their own, in order of appearance
+    """
+
+    def __init__(self, outputs: int, instruments_max: int) -> None:
+        self._rings = np.zeros((instruments_max + 1, WINDOW, outputs), np.float32)
+        self._seen = np.zeros(instruments_max + 1, np.int64)
+        self._ring_of: dict[str, int] = {}
+        self._instruments_max = instruments_max
+
+    def observe(self, instruments: Sequence[str], outputs: F32) -> None:
+        """Take a batch's outputs, float32 of shape (rows, outputs), in log order."""
+        if not len(instruments):
+            return
+        rings = np.array([self._ring(name) for name in instruments], np.intp)
+        order = np.argsort(rings, kind="stable")
+        ring, first, count = np.unique(rings[order], return_index=True, return_counts=True)
+        nth = np.arange(len(rings)) - np.repeat(first, count)
+        place = (np.repeat(self._seen[ring], count) + nth) % WINDOW
+        # Of more than a window's worth in one batch only the last count.
+        fresh = nth >= np.repeat(count, count) - WINDOW
+        self._rings[rings[order][fresh], place[fresh]] = outputs[order][fresh]
+        self._seen[ring] += count
+
+    def variances(self) -> Iterator[tuple[str, float]]:
+        """Yield each instrument with the variance of its last outputs, averaged over the output columns."""
+        for name, ring in [*self._ring_of.items(), (OTHER, self._instruments_max)]:
+            seen = int(self._seen[ring])
+            if seen >= FEWEST:
+                yield name, float(self._rings[ring, :seen].var(axis=0, dtype=np.float64).mean())
+
+    def forget(self) -> None:
+        """Start anew, when the instruments may be others."""
+        self._ring_of.clear()
+        self._seen[:] = 0
+
+    def _ring(self, name: str) -> int:
+        ring = self._ring_of.get(name)
+        if ring is None:
+            if len(self._ring_of) >= self._instruments_max:
+                return self._instruments_max
+            ring = self._ring_of[name] = len(self._ring_of)
+        return ring

@@ -1,0 +1,250 @@
+"""Topics and rights on the cluster: create, examine, refuse to start on what could not keep our promises.
+
+Consumer and producer hide such faults (a denied topic looks idle, a mistyped one is created by the broker's default),
+so everything is asked here, once, before the first poll.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.errors import (
+    AuthorizationError,
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailedError,
+    TransactionalIdNotFoundError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+
+from daemon.config import TopicSettings
+from daemon.errors import AccessDenied, BrokerUnavailable, TickcastError, TopicError
+from daemon.transport.connection import Connection, connect
+from daemon.transport.topics import TopicFacts, creation_config, find_problems, names_by_role
+
+PARTITIONS_DEFAULT = 4
+#: A person waits in front of a command: long enough for a broker that is just starting.
+WAIT_SECONDS = 15.0
+#: The first group or transaction of a new cluster makes it create its own topics; 1-2 s were seen.
+COORDINATOR_SECONDS = 30.0
+
+Answer = TypeVar("Answer")
+
+
+@contextmanager
+def admin_client(connection: Connection, wait_seconds: float = WAIT_SECONDS) -> Iterator[KafkaAdminClient]:
+    """Open an admin client, and turn what it raises into our errors.
+
+    Raises
+    ------
+    BrokerUnavailable, AccessDenied, TopicError
+    """
+    admin = connect(KafkaAdminClient, connection, wait_seconds)
+    try:
+        yield admin
+    except AuthorizationError as error:
+        raise AccessDenied(
+            f"{connection.bootstrap_servers} refused: {_name(error)}; grant our user the right"
+        ) from error
+    except KafkaError as error:
+        if error.retriable:
+            raise BrokerUnavailable(
+                f"{connection.bootstrap_servers} stopped answering ({_name(error)}); try again when it is back"
+            ) from error
+        raise TopicError(f"{connection.bootstrap_servers} refused: {_name(error)}") from error
+    finally:
+        admin.close()
+
+
+def create_topics(
+    connection: Connection,
+    topics: TopicSettings,
+    partitions: int | None = None,
+    replication: int | None = None,
+    *,
+    wait_seconds: float = WAIT_SECONDS,
+) -> list[str]:
+    """Create those of the four topics that are missing; they are ready for use on return.
+
+    Parameters
+    ----------
+    partitions : of every topic; None takes those of an existing ticks topic, else `PARTITIONS_DEFAULT`
+    replication : copies of each partition; None leaves it to the cluster
+
+    Returns
+    -------
+    names : the topics created now
+
+    Raises
+    ------
+    TopicError : one could not be created, or those there already do not fit together
+    BrokerUnavailable, AccessDenied
+    """
+    with admin_client(connection, wait_seconds) as admin:
+        facts = _read_topics(admin, topics)
+        ticks = facts["ticks"]
+        count = partitions or ticks.partitions or PARTITIONS_DEFAULT
+        wanted = {
+            topic.name: {
+                "num_partitions": count,
+                "replication_factor": replication or -1,
+                "configs": creation_config(role, ticks),
+            }
+            for role, topic in facts.items()
+            if topic.partitions is None
+        }
+        created = _create(admin, wanted) if wanted else []
+        _raise_first(find_problems(_read_topics(admin, topics)))
+    return created
+
+
+def examine(
+    connection: Connection,
+    topics: TopicSettings,
+    group_id: str | None = None,
+    transactional_id: str | None = None,
+    *,
+    wait_seconds: float = WAIT_SECONDS,
+) -> tuple[dict[str, TopicFacts], list[TickcastError]]:
+    """Ask the cluster about our topics and rights.
+
+    Returns
+    -------
+    facts : role -> what the cluster says about its topic
+    problems : all that would break a promise, the most basic first
+
+    Raises
+    ------
+    BrokerUnavailable, AccessDenied : nothing could be asked
+    """
+    with admin_client(connection, wait_seconds) as admin:
+        problems: list[TickcastError] = []
+        if group_id is not None:
+            problems += _group_problems(admin, group_id)
+        if transactional_id is not None:
+            problems += _transaction_problems(admin, transactional_id)
+        facts = _read_topics(admin, topics)
+        return facts, problems + find_problems(facts)
+
+
+def preflight(
+    connection: Connection,
+    topics: TopicSettings,
+    group_id: str | None = None,
+    transactional_id: str | None = None,
+    *,
+    wait_seconds: float = WAIT_SECONDS,
+) -> int:
+    """Refuse to start on a cluster that could not keep our promises.
+
+    Returns
+    -------
+    partitions : of the ticks topic
+
+    Raises
+    ------
+    BrokerUnavailable : no broker within `wait_seconds`
+    AccessDenied : a login or right is missing
+    TopicError : a topic is missing or set up wrongly
+    """
+    facts, problems = examine(connection, topics, group_id, transactional_id, wait_seconds=wait_seconds)
+    _raise_first(problems)
+    partitions = facts["ticks"].partitions
+    assert partitions is not None
+    return partitions
+
+
+def coordinated(ask: Callable[[], Answer]) -> Answer:
+    """Ask a group's or transaction's coordinator, waiting for one that is just being made."""
+    deadline = time.monotonic() + COORDINATOR_SECONDS
+    while True:
+        try:
+            return ask()
+        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _raise_first(problems: list[TickcastError]) -> None:
+    if problems:
+        first, more = problems[0], len(problems) - 1
+        raise type(first)(f"{first}" + (f" (and {more} more: `tickcast topics check` lists them)" if more else ""))
+
+
+def _read_topics(admin: KafkaAdminClient, topics: TopicSettings) -> dict[str, TopicFacts]:
+    names = names_by_role(topics)
+    described = {topic["name"]: topic for topic in admin.describe_topics(list(names.values()))}
+    there = [name for name, topic in described.items() if not topic["error_code"]]
+    configs = _read_configs(admin, there)
+    return {role: _facts(described[name], configs.get(name, {})) for role, name in names.items()}
+
+
+def _facts(topic: Mapping[str, Any], config: Mapping[str, str]) -> TopicFacts:
+    error = for_code(topic["error_code"])
+    if error is TopicAuthorizationFailedError:
+        return TopicFacts(topic["name"], None, {}, frozenset())
+    rights = topic.get("authorized_operations")
+    if error is UnknownTopicOrPartitionError:
+        return TopicFacts(topic["name"], None, {}, None)
+    if topic["error_code"]:
+        raise error(f"topic {topic['name']}")
+    return TopicFacts(topic["name"], len(topic["partitions"]), config, frozenset(rights) if rights else None)
+
+
+def _read_configs(admin: KafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    if not resources:
+        return {}
+    found = admin.describe_configs(resources, config_filter="all").get("topic", {})
+    return {name: {key: entry["value"] for key, entry in values.items()} for name, values in found.items()}
+
+
+def _create(admin: KafkaAdminClient, wanted: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    created = []
+    for answer in admin.create_topics(wanted, raise_errors=False)["topics"]:
+        error = for_code(answer["error_code"])
+        if error is TopicAuthorizationFailedError:
+            raise AccessDenied(
+                f"no right to create topic {answer['name']}; grant our user CREATE, or create it yourself"
+            )
+        if answer["error_code"] and error is not TopicAlreadyExistsError:  # somebody else may create them as well
+            raise TopicError(f"cannot create topic {answer['name']}: {answer['error_message'] or error.__name__}")
+        if not answer["error_code"]:
+            created.append(answer["name"])
+    admin.wait_for_topics(list(wanted), timeout_ms=30_000)
+    return created
+
+
+def _group_problems(admin: KafkaAdminClient, group_id: str) -> list[TickcastError]:
+    denied = AccessDenied(f"no right to READ group {group_id}; grant our user READ on it")
+    try:
+        group = coordinated(lambda: admin.describe_groups([group_id]))[group_id]
+    except GroupAuthorizationFailedError:
+        return [denied]
+    rights = group.get("authorized_operations")
+    return [denied] if rights and "READ" not in rights else []
+
+
+def _transaction_problems(admin: KafkaAdminClient, transactional_id: str) -> list[TickcastError]:
+    """Ask as far as can be asked without claiming the id: who may write it may also describe it."""
+    try:
+        coordinated(lambda: admin.describe_transactions([transactional_id]))
+    except TransactionalIdNotFoundError:
+        pass
+    except TransactionalIdAuthorizationFailedError:
+        return [AccessDenied(f"no right to WRITE transactional id {transactional_id}; grant our user WRITE on it")]
+    return []
+
+
+def _name(error: KafkaError) -> str:
+    return type(error).__name__.removesuffix("Error")

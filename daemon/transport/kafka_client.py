@@ -1,0 +1,116 @@
+"""Build kafka-python clients with patience, and say in our own errors what went wrong with them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, TypeVar
+
+from kafka import errors
+from kafka.net.compat import KafkaNetClient
+
+from daemon.errors import AccessDenied, BrokerUnavailable, Fenced, TickcastError, TopicError
+from daemon.transport.connection import Connection
+
+_log = logging.getLogger(__name__)
+
+#: One attempt to reach a broker; short, so that a wrong password is reported in seconds and not after the whole wait.
+ATTEMPT_SECONDS = 5.0
+
+Client = TypeVar("Client")
+
+REFUSALS = (
+    errors.AuthorizationError,
+    errors.SaslAuthenticationFailedError,
+    errors.UnsupportedSaslMechanismError,
+    errors.IllegalSaslStateError,
+)
+#: What only somebody who changes a topic can put right; trying again would only fail again.
+TOPIC_FAULTS = (
+    errors.MessageSizeTooLargeError,
+    errors.RecordListTooLargeError,
+    errors.OffsetOutOfRangeError,
+    errors.LogTruncationError,
+    errors.InvalidTopicError,
+)
+
+
+def connect(client: type[Client], connection: Connection, timeout_seconds: float, **options: Any) -> Client:
+    """Build a kafka-python client, trying again for `timeout_seconds` while no broker answers.
+
+    Notes
+    -----
+    The constructors reach for a broker themselves and hide a refused login behind the same timeout as an absent
+    broker. So the network client is handed in from here: after a failure it is asked what really happened, and it is
+    closed, since a consumer that could not be built leaves its thread behind.
+
+    Raises
+    ------
+    BrokerUnavailable : no broker answered
+    AccessDenied : a broker refused our login
+    """
+    deadline = time.monotonic() + timeout_seconds
+    networks: list[KafkaNetClient] = []
+
+    def build_network(**config: Any) -> KafkaNetClient:
+        networks.append(KafkaNetClient(**config))
+        return networks[-1]
+
+    while True:
+        attempt_seconds = max(0.1, min(ATTEMPT_SECONDS, deadline - time.monotonic()))
+        try:
+            return client(
+                **connection.client_options(),
+                bootstrap_timeout_ms=attempt_seconds * 1000,
+                kafka_client=build_network,
+                **options,
+            )
+        except errors.KafkaTimeoutError as error:
+            network = networks.pop()
+            refusal = _refusal(network)
+            network.close()
+            if refusal is not None:
+                raise AccessDenied(
+                    f"{connection.bootstrap_servers} refuses our login ({reason(refusal)}); check [kafka] security"
+                ) from error
+            if time.monotonic() >= deadline:
+                raise BrokerUnavailable(
+                    f"no Kafka broker answered at {connection.bootstrap_servers} within {timeout_seconds:g} s; "
+                    "is it running, and is [kafka] bootstrap_servers right?"
+                ) from error
+            _log.warning("no Kafka broker answers at %s yet, trying again", connection.bootstrap_servers)
+
+
+def translate(error: Exception, doing: str) -> TickcastError:
+    """Return our error for one of kafka-python's, to be raised from it.
+
+    Parameters
+    ----------
+    error : what a client raised; one of ours comes back as it is
+    doing : what was being done, e.g. "reading ticks"
+    """
+    if isinstance(error, TickcastError):
+        return error
+    what = f"{doing}: {reason(error)}"
+    if isinstance(error, errors.FencedInstanceIdError):
+        return Fenced(f"{what}; another process runs with our [kafka] instance_id, give each its own")
+    if isinstance(error, REFUSALS):
+        return AccessDenied(f"{what}; grant the right, `tickcast topics check` lists those needed")
+    if isinstance(error, TOPIC_FAULTS):
+        return TopicError(f"{what}; see `tickcast topics check`")
+    if isinstance(error, errors.RetriableError):
+        return BrokerUnavailable(f"{what}; is the broker well?")
+    return TickcastError(what)
+
+
+def reason(error: BaseException) -> str:
+    """Say in one line what an error says, with its name: kafka-python's texts are often empty."""
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    return text if text.startswith(name) else f"{name}: {text}" if text else name
+
+
+def _refusal(network: KafkaNetClient) -> Exception | None:
+    """Return why a broker refused our login, if one did."""
+    failures = (network._manager.auth_failure(node.node_id) for node in network.cluster.bootstrap_brokers())
+    return next((failure for failure in failures if failure is not None), None)

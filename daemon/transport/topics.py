@@ -1,0 +1,137 @@
+"""What our four topics must look like, and what is wrong with those found. Pure: no client, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from daemon.config import TopicSettings
+from daemon.errors import AccessDenied, TickcastError, TopicError
+
+ROLES = ("ticks", "forecasts", "state", "dead_letters")
+
+#: A dead letter is its tick and headers that tell where it came from; 64 KiB hold those many times over.
+DEAD_LETTER_EXTRA_BYTES = 64 * 1024
+#: Kafka's own default, for brokers that do not let us read topic settings.
+DEFAULT_MESSAGE_BYTES = 1_048_588
+#: A restore that starts before a tombstone and ends after its removal would bring an evicted instrument back.
+TOMBSTONE_MS_MIN = 3_600_000
+
+STATE_CONFIG = {
+    "cleanup.policy": "compact",
+    # The newest segment is never compacted: its size is the least that a restore reads twice.
+    "segment.bytes": str(16 * 1024 * 1024),
+    "segment.ms": "600000",
+    "min.cleanable.dirty.ratio": "0.1",
+    "delete.retention.ms": "86400000",
+}
+
+#: Rights beyond describing; a transactional producer writes, a recovery reads the state back.
+RIGHTS = {
+    "ticks": frozenset({"READ"}),
+    "forecasts": frozenset({"WRITE"}),
+    "state": frozenset({"READ", "WRITE"}),
+    "dead_letters": frozenset({"WRITE"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFacts:
+    """What the cluster says about one topic."""
+
+    name: str
+    #: None: there is no such topic.
+    partitions: int | None
+    #: Empty where we may not read them; then nothing about them is known, and nothing is wrong with them.
+    config: Mapping[str, str]
+    #: What we may do with it; None: the cluster does not say.
+    rights: frozenset[str] | None
+
+    @property
+    def message_bytes_max(self) -> int | None:
+        """The largest record batch it takes, or None where that cannot be read."""
+        value = self.config.get("max.message.bytes")
+        return None if value is None else int(value)
+
+
+def creation_config(role: str, ticks: TopicFacts) -> dict[str, str]:
+    """Return the topic settings to create the topic of `role` with."""
+    if role == "state":
+        return dict(STATE_CONFIG)
+    if role == "dead_letters":
+        return {"max.message.bytes": str((ticks.message_bytes_max or DEFAULT_MESSAGE_BYTES) + DEAD_LETTER_EXTRA_BYTES)}
+    return {}
+
+
+def names_by_role(topics: TopicSettings) -> dict[str, str]:
+    """Return the topic name of each role."""
+    return {role: getattr(topics, role) for role in ROLES}
+
+
+def find_problems(facts: Mapping[str, TopicFacts]) -> list[TickcastError]:
+    """Return all that would break a promise, the most basic first.
+
+    Parameters
+    ----------
+    facts : role -> what the cluster says about its topic
+    """
+    finders = (_denied, _missing, _unequal_partitions, _small_dead_letters, _forgetful_state)
+    return [problem for finder in finders for problem in finder(facts)]
+
+
+def _denied(facts: Mapping[str, TopicFacts]) -> Iterator[TickcastError]:
+    for role, topic in facts.items():
+        lacking = frozenset() if topic.rights is None else RIGHTS[role] - topic.rights
+        if lacking:
+            rights = " and ".join(sorted(lacking))
+            yield AccessDenied(f"no right to {rights} topic {topic.name}; grant our user {rights} on it")
+
+
+def _missing(facts: Mapping[str, TopicFacts]) -> Iterator[TickcastError]:
+    for role, topic in facts.items():
+        if topic.partitions is None and topic.rights != frozenset():
+            yield TopicError(
+                f"topic {topic.name} does not exist; create it with `tickcast topics create`, "
+                f"or set [topics] {role} to the right name"
+            )
+
+
+def _unequal_partitions(facts: Mapping[str, TopicFacts]) -> Iterator[TickcastError]:
+    ticks = facts["ticks"]
+    for role in ("forecasts", "state"):
+        topic = facts[role]
+        if ticks.partitions and topic.partitions and topic.partitions != ticks.partitions:
+            yield TopicError(
+                f"topic {topic.name} has {_count(topic.partitions)}, but {ticks.name} has {ticks.partitions}: what a "
+                f"tick leads to keeps its partition; delete {topic.name} and run `tickcast topics create`, "
+                f"or set [topics] {role} to a new name"
+            )
+
+
+def _small_dead_letters(facts: Mapping[str, TopicFacts]) -> Iterator[TickcastError]:
+    limit, needed = facts["dead_letters"].message_bytes_max, facts["ticks"].message_bytes_max
+    if limit is not None and needed is not None and limit < needed:
+        yield TopicError(
+            f"topic {facts['dead_letters'].name} takes {limit} bytes a message, but {facts['ticks'].name} takes "
+            f"{needed}: a large bad tick could not be kept; "
+            f"set its max.message.bytes to {needed + DEAD_LETTER_EXTRA_BYTES}"
+        )
+
+
+def _forgetful_state(facts: Mapping[str, TopicFacts]) -> Iterator[TickcastError]:
+    state = facts["state"]
+    policy = state.config.get("cleanup.policy", "compact")
+    if policy != "compact":
+        yield TopicError(
+            f"topic {state.name} has cleanup.policy={policy}, so checkpoints would be deleted by age; set it to compact"
+        )
+    tombstone_ms = int(state.config.get("delete.retention.ms", TOMBSTONE_MS_MIN))
+    if tombstone_ms < TOMBSTONE_MS_MIN:
+        yield TopicError(
+            f"topic {state.name} has delete.retention.ms={tombstone_ms}, so a slow restore could bring evicted "
+            f"instruments back; set it to {TOMBSTONE_MS_MIN} or more"
+        )
+
+
+def _count(partitions: int) -> str:
+    return f"{partitions} partition" + ("s" if partitions != 1 else "")
