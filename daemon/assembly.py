@@ -40,12 +40,8 @@ class Engine:
     revision: str
 
 
-def build_engine(settings: Settings, *, dead_letter_bytes_max: int = 1_000_000) -> Engine:
+def build_engine(settings: Settings) -> Engine:
     """Load the bundle, prove it, and build the pipeline around it.
-
-    Parameters
-    ----------
-    dead_letter_bytes_max : largest value of a dead letter, bytes
 
     Raises
     ------
@@ -64,7 +60,7 @@ def build_engine(settings: Settings, *, dead_letter_bytes_max: int = 1_000_000) 
         bundle.spec,
         TimedStep(step, metrics.inference_seconds),
         rules,
-        pipeline_options(settings, dead_letter_bytes_max),
+        pipeline_options(settings),
         decoder=tick_decoder(settings),
         canary_ticks=bundle.canary_ticks,
     )
@@ -83,7 +79,7 @@ def build_service(settings: Settings, engine: Engine, source: Source, sink: Sink
     return Service(source, sink, engine.pipeline, recovery, engine.metrics, engine.health, options)
 
 
-def pipeline_options(settings: Settings, dead_letter_bytes_max: int = 1_000_000) -> PipelineOptions:
+def pipeline_options(settings: Settings) -> PipelineOptions:
     """Translate the settings that shape payloads."""
     pipeline = settings.pipeline
     limits = OrderLimits(
@@ -96,7 +92,6 @@ def pipeline_options(settings: Settings, dead_letter_bytes_max: int = 1_000_000)
         warmup_ticks=pipeline.warmup_ticks,
         coverage=pipeline.coverage,
         instruments_per_partition_max=pipeline.instruments_per_partition_max,
-        dead_letter_bytes_max=dead_letter_bytes_max,
     )
 
 

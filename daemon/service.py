@@ -70,7 +70,7 @@ class Service:
         self._pause = RETRY_SECONDS[0]
         self._last_turn = 0.0
         self._gauges_due = 0.0
-        #: Set from a signal handler; the loop ends after the batch in work.
+        #: The loop ends after the batch in work.
         self.stopping = False
         #: Next offset per partition, as committed by this process.
         self.committed: dict[int, int] = {}
@@ -87,6 +87,10 @@ class Service:
         log.info("loop starts")
         while not self.stopping:
             self.turn()
+
+    def stop(self) -> None:
+        """End after the batch in work; safe to call from a signal handler."""
+        self.stopping = True
 
     def turn(self) -> None:
         """Poll once, and make one batch of what came."""

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, settings
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 settings.register_profile(
-    "fixed", derandomize=True, database=None, deadline=None, max_examples=150, suppress_health_check=SLOW
+    "fixed", derandomize=True, database=None, deadline=None, max_examples=300, suppress_health_check=SLOW
 )
 settings.register_profile(
-    "search", derandomize=False, database=None, deadline=None, max_examples=1500, suppress_health_check=SLOW
+    "search", derandomize=False, database=None, deadline=None, max_examples=3000, suppress_health_check=SLOW
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))

@@ -33,10 +33,11 @@ class RandomStep:
 
     def step(self, x: F32, state: F32) -> tuple[F32, F32]:
         h, c = state[:, : self._units], state[:, self._units :]
-        h = np.tanh(self.product(x, self._kernel) + self.product(h, self._recurrent))
-        c = DECAY * c + self.product(x, self._linear)
-        after = np.concatenate([h, c], axis=1)
-        return self.product(after, self._head), after
+        with np.errstate(over="ignore", invalid="ignore"):
+            h = np.tanh(self.product(x, self._kernel) + self.product(h, self._recurrent))
+            c = DECAY * c + self.product(x, self._linear)
+            after = np.concatenate([h, c], axis=1)
+            return self.product(after, self._head), after
 
     def scan(self, x: F32, start: F32, waves: Waves) -> tuple[F32, F32, NDArray[np.bool_]]:
         return scan_waves(self, x, start, waves)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from daemon.assembly import Engine
     from daemon.config import Settings
-    from daemon.service import Service
-    from daemon.transport.port import Sink, Source
+
+#: What a dead letter needs beside key and value: headers and the batch around it.
+DEAD_LETTER_OVERHEAD_BYTES = 4096
 
 
 def run(
@@ -38,26 +38,43 @@ def _run(settings: Settings) -> None:
     from daemon.logs import facts, log
     from daemon.stopping import Stopper
     from daemon.transport.admin import preflight
-    from daemon.transport.connection import connection_of
+    from daemon.transport.connection import Connection
+    from daemon.transport.kafka_sink import KafkaSink
+    from daemon.transport.kafka_source import KafkaSource
+    from daemon.transport.topics import DEFAULT_MESSAGE_BYTES
 
+    kafka, topics = settings.kafka, settings.topics
     engine = build_engine(settings)
     server = HealthServer(settings.metrics.host, settings.metrics.port, engine.registry, engine.health)
     log.info(
         "tickcast starts",
         extra=facts(model=engine.bundle.id, revision=engine.revision, metrics_port=server.port, pid=os.getpid()),
     )
-    connection = connection_of(settings)
-    preflight(connection, settings)
-    source, sink = _open_transport(settings)
+    connection = Connection.from_settings(kafka)
+    engine.health.waiting_for = "a broker"
+    limit = preflight(connection, settings)["dead_letters"].message_bytes_max or DEFAULT_MESSAGE_BYTES
+    engine.pipeline.dead_letter_bytes_max = limit - DEAD_LETTER_OVERHEAD_BYTES
+    wait = kafka.broker_timeout_seconds
+    source = KafkaSource(
+        connection, topic=topics.ticks, group_id=kafka.group_id, instance_id=kafka.instance_id, timeout_seconds=wait
+    )
+    sink = KafkaSink(
+        connection,
+        topics={"forecasts": topics.forecasts, "dead_letters": topics.dead_letters, "state": topics.state},
+        ticks_topic=topics.ticks,
+        group_id=kafka.group_id,
+        instance_id=kafka.instance_id,
+        timeout_seconds=wait,
+    )
     service = build_service(settings, engine, source, sink)
-    stopper = Stopper(lambda: setattr(service, "stopping", True))
+    stopper = Stopper(service.stop)
     stopper.install()
     clean = False
     try:
         service.run()
         clean = True
     finally:
-        source.close(leave=clean and settings.kafka.stop == "leave")
+        source.close(leave=clean and kafka.stop == "leave")
         sink.close()
         server.close()
         stopper.finish()

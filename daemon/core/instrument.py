@@ -73,11 +73,11 @@ class Instrument:
         self.chain = -1
 
     def resume(self, step: int, offset: int, *, broke: bool) -> None:
-        """Take the numbering of a chain that broke: `step` ticks since the break, the last of them at `offset`."""
+        """Take the numbering of a chain that broke: `step` ticks since the break, the last of them at `offset`.
+
+        Where that last one broke the state (`broke`, step 0), the reset counts from it until the next tick is accepted.
+        """
         self.step = step
-        if broke:
-            self.pending_reset = ResetCause.NON_FINITE
-        else:
-            self.pending_reset = None
-            if step == 1:
-                self.reset_offset = offset
+        self.pending_reset = ResetCause.NON_FINITE if broke else None
+        if step <= 1:
+            self.reset_offset = offset

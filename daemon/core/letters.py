@@ -14,7 +14,7 @@ def dead_letter(record: Record, reason: Reason, detail: str, bytes_max: int) -> 
 
     Parameters
     ----------
-    bytes_max : largest value the topic takes; a longer one is cut, with headers that say so
+    bytes_max : largest key and value that the topic takes together; a longer value is cut, with headers that say so
     """
     headers = dead_letter_headers(
         topic=record.topic,
@@ -26,9 +26,10 @@ def dead_letter(record: Record, reason: Reason, detail: str, bytes_max: int) -> 
         attempt=_attempt(record.headers),
     )
     value = record.value
-    if value is not None and len(value) > bytes_max:
+    room = max(bytes_max - len(record.key or b""), 0)
+    if value is not None and len(value) > room:
         headers += truncation_headers(value)
-        value = value[:bytes_max]
+        value = value[:room]
     return Message(record.partition, record.key, value, headers)
 
 

@@ -34,6 +34,9 @@ from daemon.core.table import Partition, StateTable
 from daemon.core.waves import Planner
 from schemas import SCHEMA_VERSION, Reason, Rejected, ResetCause, Tick, TickDecoder, encode_forecast
 
+#: Fits the default limit of a topic.
+DEAD_LETTER_BYTES_MAX = 1_000_000
+
 Bools = NDArray[np.bool_]
 
 
@@ -45,8 +48,6 @@ class PipelineOptions:
     warmup_ticks: int = 50
     coverage: float = 0.9
     instruments_per_partition_max: int = 100_000
-    #: Largest value a dead letter may carry, bytes; longer ones are cut.
-    dead_letter_bytes_max: int = 1_000_000
 
 
 @dataclass(slots=True)
@@ -93,6 +94,8 @@ class Pipeline:
         self._spec = spec
         self._step = step
         self._options = options
+        #: Largest key and value of a dead letter together; the cluster says how large, after we were built.
+        self.dead_letter_bytes_max = DEAD_LETTER_BYTES_MAX
         self._decoder = decoder or TickDecoder()
         self._rules = rules
         self._features = FeatureTable(spec.columns, spec.volatility_prior)
@@ -212,7 +215,7 @@ class Pipeline:
 
     def _refuse(self, batch: Batch, record: Record, reason: Reason, detail: str) -> None:
         batch.reasons[reason] += 1
-        batch.dead_letters.append(dead_letter(record, reason, detail, self._options.dead_letter_bytes_max))
+        batch.dead_letters.append(dead_letter(record, reason, detail, self.dead_letter_bytes_max))
 
     def _forecast(self, batch: Batch, accepted: list[tuple[Record, Row]]) -> None:
         """Run the accepted rows, and the canary among them, through the step and write their outcomes."""

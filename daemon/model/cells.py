@@ -36,12 +36,13 @@ class Workspace:
         #: The states a wave starts from, shapes (tiles * tile_rows, width) and the same as (tiles, tile_rows, width).
         self.rows = [np.empty((tiles * tile_rows, width), np.float32) for width in state_widths]
         self.states = [rows.reshape(tiles, tile_rows, -1) for rows in self.rows]
-        #: The hidden state as the product takes it, and the product: shape (tiles, gates, tile_rows, units).
+        #: The hidden state as the product takes it; the product, shape (gates, tiles, tile_rows, units), gate by gate
+        #: in memory whatever the number of tiles, and the same as the product fills it.
         self.left = product.tiled(self.rows[0])
-        self.z = product.buffer(tiles)
-        #: z without its last gate, and gate by gate, each of shape (tiles, tile_rows, units).
-        self.gates = self.z[:, :-1]
-        self.gate = [self.z[:, gate] for gate in range(product.gates)]
+        self.z = np.empty((product.gates, tiles, tile_rows, product.units), np.float32)
+        self.result = self.z.swapaxes(0, 1)
+        #: All gates but the last.
+        self.gates = self.z[:-1]
 
 
 class Cell:
@@ -68,16 +69,17 @@ class Cell:
             self._states = [np.zeros((needed, width), np.float32) for width in self.state_widths]
         for state, start in zip(self._states, starts, strict=True):
             state[1 : grid.chains + 1] = start
-        projected = self._project(x)
-        np.add(projected, self._bias, out=projected)
+        product = self._project(x)
+        np.add(product, self._bias, out=product)
+        projected = product.swapaxes(0, 1)
         after = [state[grid.after].reshape(-1, self._tile_rows, state.shape[1]) for state in self._states]
         for low, high, source in grid.waves:
             work = self._workspaces.get(high - low) or self._workspace(high - low)
             for state, rows in zip(self._states, work.rows, strict=True):
                 # Without a mode other than "raise", take would go by way of a copy of its own.
                 state.take(source, 0, rows, "clip")
-            self._recur.into(work.left, work.z)
-            self._advance(work, projected[low:high], [state[low:high] for state in after])
+            self._recur.into(work.left, work.result)
+            self._advance(work, projected[:, low:high], [state[low:high] for state in after])
         return self._states
 
     def _advance(self, work: Workspace, projected: F32, after: Sequence[F32]) -> None:
@@ -110,7 +112,7 @@ class LstmCell(Cell):
 
     def _advance(self, work: Workspace, projected: F32, after: Sequence[F32]) -> None:
         np.add(work.z, projected, out=work.z)
-        admit, forget, emit, candidate = work.gate
+        admit, forget, emit, candidate = work.z
         h, c = after
         if self._fused:
             np.tanh(work.z, out=work.z)
@@ -141,11 +143,11 @@ class GruCell(Cell):
 
     def _advance(self, work: Workspace, projected: F32, after: Sequence[F32]) -> None:
         np.add(work.z, self._recurrent_bias, out=work.z)
-        np.add(work.gates, projected[:, :2], out=work.gates)
+        np.add(work.gates, projected[:2], out=work.gates)
         self._gate(work.gates)
-        update, reset, candidate = work.gate
+        update, reset, candidate = work.z
         np.multiply(candidate, reset, out=candidate)
-        np.add(candidate, projected[:, 2], out=candidate)
+        np.add(candidate, projected[2], out=candidate)
         self._activate(candidate)
         _blend(update, work.states[0], candidate, after[0])
 
@@ -160,12 +162,12 @@ class ResetFirstGruCell(Cell):
         self._gate = ACTIVATIONS[op.recurrent_activation]
 
     def _advance(self, work: Workspace, projected: F32, after: Sequence[F32]) -> None:
-        np.add(work.z, projected[:, :2], out=work.z)
+        np.add(work.z, projected[:2], out=work.z)
         self._gate(work.z)
-        update, reset = work.gate
+        update, reset = work.z
         np.multiply(reset, work.states[0], out=reset)
-        candidate = self._propose(np.ascontiguousarray(reset))[:, 0]
-        np.add(candidate, projected[:, 2], out=candidate)
+        candidate = self._propose(reset)[:, 0]
+        np.add(candidate, projected[2], out=candidate)
         self._activate(candidate)
         _blend(update, work.states[0], candidate, after[0])
 
@@ -178,7 +180,7 @@ class SimpleRnnCell(Cell):
         self._activate = ACTIVATIONS[op.activation]
 
     def _advance(self, work: Workspace, projected: F32, after: Sequence[F32]) -> None:
-        np.add(work.gate[0], projected[:, 0], out=after[0])
+        np.add(work.z[0], projected[0], out=after[0])
         self._activate(after[0])
 
 

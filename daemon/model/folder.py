@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import zipfile
@@ -122,6 +121,6 @@ def _take_place(draft: Path, out: Path) -> None:
     try:
         draft.rename(out)
     except OSError:
-        os.replace(aside, out)
+        aside.rename(out)
         raise
     shutil.rmtree(aside, ignore_errors=True)

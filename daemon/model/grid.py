@@ -72,7 +72,7 @@ class TiledProduct:
         self._weights = np.ascontiguousarray(weights, np.float32)
         self.gates, self._inputs, self.units = self._weights.shape
         self._tile_rows = tile_rows
-        self._result = self.buffer(0)
+        self._result = np.empty((0, self.gates, tile_rows, self.units), np.float32)
 
     def __call__(self, rows: F32) -> F32:
         """Multiply contiguous rows, shape (tiles * tile_rows, inputs), into shape (tiles, gates, tile_rows, units).
@@ -81,22 +81,18 @@ class TiledProduct:
         """
         left = self.tiled(rows)
         if len(left) > len(self._result):
-            self._result = self.buffer(len(left))
+            self._result = np.empty((len(left), *self._result.shape[1:]), np.float32)
         result = self._result[: len(left)]
         self.into(left, result)
         return result
 
     def into(self, left: F32, result: F32) -> None:
-        """Multiply what `tiled` returned into what `buffer` returned, for as many tiles."""
+        """Multiply what `tiled` returned into an array of shape (tiles, gates, tile_rows, units)."""
         np.matmul(left, self._weights, out=result)
 
     def tiled(self, rows: F32) -> F32:
         """View rows as tiles."""
         return rows.reshape(-1, 1, self._tile_rows, self._inputs)
-
-    def buffer(self, tiles: int) -> F32:
-        """Make room for the product of so many tiles."""
-        return np.empty((tiles, self.gates, self._tile_rows, self.units), np.float32)
 
 
 def side_by_side(widths: Sequence[int]) -> list[slice]:

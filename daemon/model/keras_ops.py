@@ -106,7 +106,7 @@ def _dense(layer: Any) -> ops.Dense | None:
 def _normalization(layer: Any, width: int) -> ops.Rescale:
     mean = _columns(layer.mean, width)
     # Keras' own guard against constant columns.
-    deviation = np.maximum(np.sqrt(_columns(layer.variance, width)), np.float32(1e-7))
+    deviation: F32 = np.maximum(np.sqrt(_columns(layer.variance, width)), np.float32(1e-7))
     if layer.invert:
         return ops.Rescale(ops.zeros(width), deviation, mean)
     return ops.Rescale(mean, np.float32(1) / deviation, ops.zeros(width))

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what the model's columns and outputs mean. Everything in it but the notes reaches the id."""
+"""The manifest of a bundle: what the model's columns and outputs mean."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from daemon.core.spec import Column, ModelSpec, Output
 
 #: Format of the bundles this version writes, and the newest it reads.
-FORMAT = 1
+FORMAT: Literal[1] = 1
 
 
 class Manifest(BaseModel):

@@ -75,7 +75,7 @@ class Lstm(Op):
         return (self.recurrent.shape[-1],) * 2
 
     def width(self, widths: Sequence[int]) -> int:
-        units = self.recurrent.shape[-1]
+        units = int(self.recurrent.shape[-1])
         self._expect(kernel=(4, _one(widths), units), recurrent=(4, units, units), bias=(4, units))
         self._check_settings()
         return units
@@ -83,7 +83,7 @@ class Lstm(Op):
 
 @dataclass(frozen=True, eq=False)
 class Gru(Op):
-    """Cho et al. (2014); `reset_after` applies the reset gate to the product instead of to the state (Keras' default)."""
+    """Cho et al. (2014); with `reset_after` the reset gate acts on the product instead of the state, as Keras defaults."""
 
     kind: ClassVar[str] = "gru"
 
@@ -101,7 +101,7 @@ class Gru(Op):
         return (self.recurrent.shape[-1],)
 
     def width(self, widths: Sequence[int]) -> int:
-        units = self.recurrent.shape[-1]
+        units = int(self.recurrent.shape[-1])
         self._expect(kernel=(3, _one(widths), units), recurrent=(3, units, units))
         self._expect(bias=(3, units), recurrent_bias=(3, units))
         self._check_settings()
@@ -125,7 +125,7 @@ class SimpleRnn(Op):
         return (self.recurrent.shape[-1],)
 
     def width(self, widths: Sequence[int]) -> int:
-        units = self.recurrent.shape[-1]
+        units = int(self.recurrent.shape[-1])
         self._expect(kernel=(1, _one(widths), units), recurrent=(1, units, units), bias=(1, units))
         self._check_settings()
         return units
@@ -143,7 +143,7 @@ class Dense(Op):
     activation: str = "linear"
 
     def width(self, widths: Sequence[int]) -> int:
-        outputs = self.bias.shape[-1]
+        outputs = int(self.bias.shape[-1])
         self._expect(kernel=(_one(widths), outputs), bias=(outputs,))
         self._check_settings()
         return outputs

@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import (
-    AuthorizationError,
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
     GroupAuthorizationFailedError,
     KafkaError,
+    NotCoordinatorError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailedError,
@@ -26,9 +26,10 @@ from kafka.errors import (
     for_code,
 )
 
-from daemon.config import TopicSettings
-from daemon.errors import AccessDenied, BrokerUnavailable, TickcastError, TopicError
-from daemon.transport.connection import Connection, connect
+from daemon.config import Settings, TopicSettings
+from daemon.errors import AccessDenied, TickcastError, TopicError
+from daemon.transport.connection import Connection, transactional_id
+from daemon.transport.kafka_client import connect, translate
 from daemon.transport.topics import TopicFacts, creation_config, find_problems, names_by_role
 
 PARTITIONS_DEFAULT = 4
@@ -51,16 +52,8 @@ def admin_client(connection: Connection, wait_seconds: float = WAIT_SECONDS) -> 
     admin = connect(KafkaAdminClient, connection, wait_seconds)
     try:
         yield admin
-    except AuthorizationError as error:
-        raise AccessDenied(
-            f"{connection.bootstrap_servers} refused: {_name(error)}; grant our user the right"
-        ) from error
     except KafkaError as error:
-        if error.retriable:
-            raise BrokerUnavailable(
-                f"{connection.bootstrap_servers} stopped answering ({_name(error)}); try again when it is back"
-            ) from error
-        raise TopicError(f"{connection.bootstrap_servers} refused: {_name(error)}") from error
+        raise translate(error, f"asking {connection.bootstrap_servers}") from error
     finally:
         admin.close()
 
@@ -108,12 +101,7 @@ def create_topics(
 
 
 def examine(
-    connection: Connection,
-    topics: TopicSettings,
-    group_id: str | None = None,
-    transactional_id: str | None = None,
-    *,
-    wait_seconds: float = WAIT_SECONDS,
+    connection: Connection, settings: Settings, *, wait_seconds: float = WAIT_SECONDS
 ) -> tuple[dict[str, TopicFacts], list[TickcastError]]:
     """Ask the cluster about our topics and rights.
 
@@ -126,41 +114,30 @@ def examine(
     ------
     BrokerUnavailable, AccessDenied : nothing could be asked
     """
+    kafka = settings.kafka
     with admin_client(connection, wait_seconds) as admin:
-        problems: list[TickcastError] = []
-        if group_id is not None:
-            problems += _group_problems(admin, group_id)
-        if transactional_id is not None:
-            problems += _transaction_problems(admin, transactional_id)
-        facts = _read_topics(admin, topics)
-        return facts, problems + find_problems(facts)
+        problems = _group_problems(admin, kafka.group_id)
+        problems += _transaction_problems(admin, transactional_id(kafka.group_id, kafka.instance_id))
+        facts = _read_topics(admin, settings.topics)
+    return facts, problems + find_problems(facts)
 
 
-def preflight(
-    connection: Connection,
-    topics: TopicSettings,
-    group_id: str | None = None,
-    transactional_id: str | None = None,
-    *,
-    wait_seconds: float = WAIT_SECONDS,
-) -> int:
+def preflight(connection: Connection, settings: Settings) -> dict[str, TopicFacts]:
     """Refuse to start on a cluster that could not keep our promises.
 
     Returns
     -------
-    partitions : of the ticks topic
+    facts : role -> what the cluster says about its topic
 
     Raises
     ------
-    BrokerUnavailable : no broker within `wait_seconds`
+    BrokerUnavailable : no broker within `[kafka] broker_timeout_seconds`
     AccessDenied : a login or right is missing
     TopicError : a topic is missing or set up wrongly
     """
-    facts, problems = examine(connection, topics, group_id, transactional_id, wait_seconds=wait_seconds)
+    facts, problems = examine(connection, settings, wait_seconds=settings.kafka.broker_timeout_seconds)
     _raise_first(problems)
-    partitions = facts["ticks"].partitions
-    assert partitions is not None
-    return partitions
+    return facts
 
 
 def coordinated(ask: Callable[[], Answer]) -> Answer:
@@ -169,10 +146,25 @@ def coordinated(ask: Callable[[], Answer]) -> Answer:
     while True:
         try:
             return ask()
-        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError):
+        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+
+
+def describe_group(admin: KafkaAdminClient, group_id: str) -> dict[str, Any]:
+    """Return kafka-python's description of a group; one that never was has the state Dead."""
+
+    def ask() -> dict[str, Any]:
+        group: dict[str, Any] = admin.describe_groups([group_id])[group_id]
+        error = group["error"] or ""  # the client hands errors out as text, and the group without a state
+        if GroupAuthorizationFailedError.__name__ in error:
+            raise GroupAuthorizationFailedError(error)
+        if not group["group_state"]:
+            raise NotCoordinatorError(error)
+        return group
+
+    return coordinated(ask)
 
 
 def _raise_first(problems: list[TickcastError]) -> None:
@@ -228,23 +220,19 @@ def _create(admin: KafkaAdminClient, wanted: Mapping[str, Mapping[str, Any]]) ->
 def _group_problems(admin: KafkaAdminClient, group_id: str) -> list[TickcastError]:
     denied = AccessDenied(f"no right to READ group {group_id}; grant our user READ on it")
     try:
-        group = coordinated(lambda: admin.describe_groups([group_id]))[group_id]
+        group = describe_group(admin, group_id)
     except GroupAuthorizationFailedError:
         return [denied]
     rights = group.get("authorized_operations")
     return [denied] if rights and "READ" not in rights else []
 
 
-def _transaction_problems(admin: KafkaAdminClient, transactional_id: str) -> list[TickcastError]:
+def _transaction_problems(admin: KafkaAdminClient, writer: str) -> list[TickcastError]:
     """Ask as far as can be asked without claiming the id: who may write it may also describe it."""
     try:
-        coordinated(lambda: admin.describe_transactions([transactional_id]))
+        coordinated(lambda: admin.describe_transactions([writer]))
     except TransactionalIdNotFoundError:
         pass
     except TransactionalIdAuthorizationFailedError:
-        return [AccessDenied(f"no right to WRITE transactional id {transactional_id}; grant our user WRITE on it")]
+        return [AccessDenied(f"no right to WRITE transactional id {writer}; grant our user WRITE on it")]
     return []
-
-
-def _name(error: KafkaError) -> str:
-    return type(error).__name__.removesuffix("Error")

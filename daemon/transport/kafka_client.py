@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from kafka import errors
@@ -35,7 +36,7 @@ TOPIC_FAULTS = (
 )
 
 
-def connect(client: type[Client], connection: Connection, timeout_seconds: float, **options: Any) -> Client:
+def connect(client: Callable[..., Client], connection: Connection, timeout_seconds: float, **options: Any) -> Client:
     """Build a kafka-python client, trying again for `timeout_seconds` while no broker answers.
 
     Notes

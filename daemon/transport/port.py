@@ -97,7 +97,7 @@ class Source(Protocol):
         ...
 
     def lags(self) -> dict[int, int]:
-        """Return how many offsets each started partition is behind the log's end, from what the client already knows."""
+        """Return how far each started partition is behind the log's end, in offsets, as the client knows it already."""
         ...
 
     def group_metadata(self) -> object:

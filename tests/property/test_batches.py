@@ -89,7 +89,7 @@ def test_the_logs_drawn_here_hold_what_they_should():
 
     @given(st.lists(events, min_size=20, max_size=60), cuts)
     def look(drawn, cut):
-        for batch in run(pipeline(instruments_per_partition_max=2), build(drawn), cut):
+        for batch in run(pipeline(instruments_per_partition_max=3), build(drawn), cut):
             seen.update(str(reason) for reason in batch.reasons.elements())
             seen.update(f"reset {cause}" for cause in batch.resets.elements())
             seen["evicted"] += batch.evicted_count

@@ -1,0 +1,233 @@
+"""The input topic on kafka-python: one static member of a cooperative group that decides its positions itself.
+
+kafka-python never resolves a position here. With `auto_offset_reset="none"` it would raise as soon as one partition
+has no committed offset, and with any other value one partition whose offset is held by another owner's open
+transaction keeps all the others from being fetched (both measured). So every new partition is paused and given a
+placeholder position before `poll` can look at it, and waits for `start_at`.
+
+No deserialisers: one that raises leaves the consumer spinning in `poll` for ever, its timeout ignored.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.admin import MemberToRemove
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import KafkaTimeoutError
+from kafka.structs import MemberState
+
+from daemon.core.records import Record
+from daemon.errors import BrokerUnavailable
+from daemon.transport.connection import Connection
+from daemon.transport.kafka_client import connect, reason, translate
+from daemon.transport.lane import Lane
+from daemon.transport.port import Polled
+
+_log = logging.getLogger(__name__)
+
+#: A rebalance is heard of with a heartbeat; at the default of 3000 ms each one stops all partitions for 3 s.
+HEARTBEAT_INTERVAL_MS = 300
+#: How long a killed instance keeps its partitions; the broker's least is 6000 by default.
+SESSION_TIMEOUT_MS = 10_000
+#: The broker holds a fetch this long when a partition has nothing; at 500 one hot partition beside idle ones fell from
+#: 64,800 to 12,200 records/s.
+FETCH_MAX_WAIT_MS = 20
+#: A broker aborts the transaction of a killed producer after its timeout of 10 s, plus up to 10 s until it looks.
+COMMITTED_TIMEOUT_SECONDS = 30.0
+REQUEST_TIMEOUT_SECONDS = 10.0
+CLOSE_TIMEOUT_SECONDS = 5.0
+
+#: Any valid offset does: a paused partition is never fetched.
+PLACEHOLDER_OFFSET = 0
+
+
+class KafkaSource:
+    """A `Source` on a Kafka consumer group; its constructor waits up to `timeout_seconds` for a broker."""
+
+    def __init__(
+        self, connection: Connection, *, topic: str, group_id: str, instance_id: str, timeout_seconds: float = 60.0
+    ) -> None:
+        self._connection = connection
+        self._topic = topic
+        self._group_id = group_id
+        self._instance_id = instance_id
+        self._consumer: KafkaConsumer = connect(
+            KafkaConsumer,
+            connection,
+            timeout_seconds,
+            client_id=f"tickcast-{instance_id}",
+            group_id=group_id,
+            group_instance_id=instance_id,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            partition_assignment_strategy=[CooperativeStickyAssignor],
+            heartbeat_interval_ms=HEARTBEAT_INTERVAL_MS,
+            session_timeout_ms=SESSION_TIMEOUT_MS,
+            fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
+            metrics_enabled=False,
+        )
+        self._changes = _Changes(self._consumer)
+        self._started: set[int] = set()
+        self._consumer.subscribe([topic], listener=self._changes)
+
+    def poll(self, timeout_seconds: float, max_records: int) -> Polled:
+        """Do as `Source.poll` says. A poll that raised is never tried again: kafka-python would spin in it."""
+        try:
+            fetched = self._consumer.poll(timeout_ms=timeout_seconds * 1000, max_records=max_records)
+        except Exception as error:
+            raise translate(error, f"reading {self._topic}") from error
+        changed = self._changes.take()
+        self._started.difference_update(changed.revoked, changed.lost, changed.assigned)
+        batches = list(fetched.values())
+        records: Sequence[Record] = batches[0] if len(batches) == 1 else [r for batch in batches for r in batch]
+        return Polled(records, changed.revoked, changed.lost, changed.assigned)
+
+    @property
+    def joined(self) -> bool:
+        """True while we are a settled member of the group, with or without partitions."""
+        return self._consumer.group_metadata().state is MemberState.STABLE
+
+    def assignment(self) -> tuple[int, ...]:
+        """Return the partitions that are ours now, sorted."""
+        return _partitions(self._consumer.assignment())
+
+    def committed(self, partitions: Sequence[int]) -> dict[int, int | None]:
+        """Do as `Source.committed` says, waiting at most `COMMITTED_TIMEOUT_SECONDS` for all together.
+
+        A `read_committed` consumer is not answered while a transaction holds the offset; kafka-python asks again.
+        """
+        deadline = time.monotonic() + COMMITTED_TIMEOUT_SECONDS
+        offsets: dict[int, int | None] = {}
+        for partition in partitions:
+            left_ms = max(1.0, (deadline - time.monotonic()) * 1000)
+            try:
+                offsets[partition] = self._consumer.committed(self._tp(partition), timeout_ms=left_ms)
+            except KafkaTimeoutError as error:
+                raise BrokerUnavailable(
+                    f"no committed offset for {self._topic}-{partition} within {COMMITTED_TIMEOUT_SECONDS:g} s: the "
+                    "broker is away, or an open transaction of another instance holds it"
+                ) from error
+            except Exception as error:
+                raise translate(error, f"reading the committed offset of {self._topic}-{partition}") from error
+        return offsets
+
+    def bounds(self, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Do as `Source.bounds` says; the end is what a `read_committed` reader may see."""
+        wanted = [self._tp(partition) for partition in partitions]
+        timeout_ms = REQUEST_TIMEOUT_SECONDS * 1000
+        try:
+            first = self._consumer.beginning_offsets(wanted, timeout_ms=timeout_ms)
+            end = self._consumer.end_offsets(wanted, timeout_ms=timeout_ms)
+        except Exception as error:
+            raise translate(error, f"reading the bounds of {self._topic}") from error
+        return {tp.partition: (first[tp], end[tp]) for tp in wanted}
+
+    def start_at(self, partition: int, offset: int) -> None:
+        """Seek an assigned partition and let it deliver."""
+        self._consumer.seek(self._tp(partition), offset)
+        self._consumer.resume(self._tp(partition))
+        self._started.add(partition)
+
+    def stop(self, partition: int) -> None:
+        """Pause an assigned partition until the next `start_at`; nothing of it is delivered any more."""
+        self._consumer.pause(self._tp(partition))
+        self._started.discard(partition)
+
+    def positions(self) -> dict[int, int]:
+        """Do as `Source.positions` says; a marker at the end is stepped over by the poll after the last record."""
+        return {partition: self._consumer.position(self._tp(partition)) for partition in sorted(self._started)}
+
+    def lags(self) -> dict[int, int]:
+        """Do as `Source.lags` says.
+
+        What the client knows is the high watermark, so an open transaction on the input counts as lag until it ends;
+        a partition that has not been fetched yet counts as 0.
+        """
+        ends = {partition: self._consumer.highwater(self._tp(partition)) for partition in self._started}
+        return {p: max(0, (ends[p] or 0) - position) for p, position in self.positions().items()}
+
+    def group_metadata(self) -> object:
+        """Return the membership to commit under; read it right after the poll that brought the records."""
+        return self._consumer.group_metadata()
+
+    def close(self, *, leave: bool) -> None:
+        """Do as `Source.close` says.
+
+        A static member stays in its group when its consumer closes. It is taken out by name and member id together:
+        if a new process has taken the name over meanwhile, the broker refuses, and that one stays.
+        """
+        member_id = self._consumer.group_metadata().member_id
+        lane = Lane("close-source")
+        try:
+            lane.call(self._close_consumer, CLOSE_TIMEOUT_SECONDS)
+            if leave and member_id:
+                lane.call(lambda: self._leave(member_id), CLOSE_TIMEOUT_SECONDS)
+        except Exception as error:
+            _log.warning("the consumer did not close cleanly: %s", reason(error))
+        finally:
+            lane.close()
+
+    def _close_consumer(self) -> None:
+        self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_SECONDS * 1000)
+
+    def _leave(self, member_id: str) -> None:
+        admin = connect(KafkaAdminClient, self._connection, CLOSE_TIMEOUT_SECONDS)
+        try:
+            member = MemberToRemove(member_id=member_id, group_instance_id=self._instance_id)
+            admin.remove_group_members(self._group_id, [member])
+        finally:
+            admin.close()
+
+    def _tp(self, partition: int) -> TopicPartition:
+        return TopicPartition(self._topic, partition)
+
+
+class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]
+    """What happened to the assignment since it was last taken.
+
+    kafka-python calls a listener on its I/O thread while `poll` waits for it in ours, so nothing here needs a lock;
+    but it must not block, or heartbeats stop.
+    """
+
+    def __init__(self, consumer: KafkaConsumer) -> None:
+        self._consumer = consumer
+        self._gone: dict[int, Literal["revoked", "lost"]] = {}
+        self._assigned: set[int] = set()
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        for tp in assigned:
+            self._consumer.pause(tp)
+            self._consumer.seek(tp, PLACEHOLDER_OFFSET)
+        self._assigned.update(_partitions(assigned))
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        self._note_gone(revoked, "revoked")
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        self._note_gone(lost, "lost")
+
+    def take(self) -> Polled:
+        """Return the changes, without records, and forget them."""
+        polled = Polled(
+            revoked=tuple(p for p in sorted(self._gone) if self._gone[p] == "revoked"),
+            lost=tuple(p for p in sorted(self._gone) if self._gone[p] == "lost"),
+            assigned=tuple(sorted(self._assigned)),
+        )
+        self._gone.clear()
+        self._assigned.clear()
+        return polled
+
+    def _note_gone(self, partitions: Iterable[TopicPartition], how: Literal["revoked", "lost"]) -> None:
+        for partition in _partitions(partitions):
+            self._gone[partition] = how
+            self._assigned.discard(partition)
+
+
+def _partitions(partitions: Iterable[TopicPartition]) -> tuple[int, ...]:
+    return tuple(sorted(tp.partition for tp in partitions))
