@@ -7,6 +7,7 @@ from schemas import HEADER_PREFIX, Reason, dead_letter_headers
 from schemas.dead_letter import truncation_headers
 
 ATTEMPT_HEADER = HEADER_PREFIX + "attempt"
+ATTEMPT_DIGITS_MAX = 9
 
 
 def dead_letter(record: Record, reason: Reason, detail: str, bytes_max: int) -> Message:
@@ -34,8 +35,11 @@ def dead_letter(record: Record, reason: Reason, detail: str, bytes_max: int) -> 
 
 
 def _attempt(headers: Headers) -> int:
-    """Count this attempt: one more than the tick's own header says, where it was put back from the dead letters."""
+    """Count this attempt: one more than the tick's own header says, where it was put back from the dead letters.
+
+    Anybody may write headers, so theirs may be null, no number, or one of a thousand digits.
+    """
     for name, value in headers:
-        if name == ATTEMPT_HEADER and value.isdigit():
+        if name == ATTEMPT_HEADER and value and len(value) <= ATTEMPT_DIGITS_MAX and value.isdigit():
             return int(value) + 1
     return 1

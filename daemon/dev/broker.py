@@ -36,6 +36,8 @@ FREE_PORTS = range(20_000, 32_000)
 HEAP = "-Xmx350m"
 #: A clean stop takes 0.4 s here; after this the broker hangs.
 STOP_SECONDS = 15.0
+#: How Java ends after SIGTERM and SIGINT: it was asked to.
+STOPPED_CODES = (143, 130)
 
 
 class Broker:
@@ -68,9 +70,10 @@ class Broker:
         """Whether the process lives."""
         return bool(self._process.is_running()) and self._process.status() != psutil.STATUS_ZOMBIE
 
-    def wait(self) -> None:
-        """Wait until the process has ended, whoever ends it."""
-        self._process.wait()
+    def wait(self) -> int | None:
+        """Wait until the process has ended, whoever ends it; return its exit code where it is our child."""
+        code: int | None = self._process.wait()
+        return code
 
     def stop(self) -> None:
         """End the broker cleanly (SIGTERM); kill it where that takes longer than `STOP_SECONDS`."""

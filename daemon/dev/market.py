@@ -114,9 +114,9 @@ class _Book:
         #: Ticks per unit of price: tick sizes of 0.01, 0.001 and 0.0001.
         self.per_unit: int = 10 ** (2 + number % 3)
         #: Odd, as the spread is an odd number of ticks.
-        self.mid_halves = 2 * round(random.uniform(20.0, 200.0) * 100) + 1
+        self.mid_halves = 2 * round(random.uniform(5_000, 15_000)) + 1
         #: Standard deviation of a quote's move before rounding, in ticks.
-        self.volatility = (0.7, 1.0, 1.5, 2.5)[number % 4]
+        self.volatility = (0.7, 1.0, 1.4, 2.0)[number % 4]
         self.pull = 0.0 if name == WALK else PULL
         #: How often it ticks, against the others.
         self.share = 1.0 / (1 + number % 4)

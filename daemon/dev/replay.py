@@ -13,10 +13,11 @@ from typing import Any
 
 import orjson
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, KafkaTimeoutError, NoBrokersAvailable
+from kafka.errors import KafkaError
 
 from daemon.errors import BrokerUnavailable, TopicError
 from daemon.transport.connection import Connection
+from daemon.transport.kafka_client import connect
 
 #: Records on their way at most. The client's own buffer has no bound, so a slow broker would otherwise fill the memory.
 IN_FLIGHT_MAX = 10_000
@@ -69,22 +70,20 @@ class TickProducer:
         #: Ticks that the broker has acknowledged.
         self.acknowledged_count = 0
         self._in_flight: deque[Any] = deque()
-        try:
-            self._producer = KafkaProducer(
-                **connection.client_options(),
-                enable_idempotence=True,
-                acks="all",
-                compression_type="lz4",
-                linger_ms=5,
-                batch_size=256 * 1024,
-                max_block_ms=TOPIC_TIMEOUT_SECONDS * 1000,
-                delivery_timeout_ms=TIMEOUT_SECONDS * 1000,
-                request_timeout_ms=TIMEOUT_SECONDS * 500,
-            )
-        except (NoBrokersAvailable, KafkaTimeoutError) as error:
-            raise BrokerUnavailable(
-                f"no broker answers at {connection.bootstrap_servers}; start one or check --bootstrap-servers"
-            ) from error
+        self._producer: KafkaProducer = connect(
+            KafkaProducer,
+            connection,
+            TIMEOUT_SECONDS,
+            enable_idempotence=True,
+            acks="all",
+            compression_type="lz4",
+            linger_ms=5,
+            batch_size=256 * 1024,
+            max_block_ms=int(TOPIC_TIMEOUT_SECONDS * 1000),
+            delivery_timeout_ms=int(TIMEOUT_SECONDS * 1000),
+            # An integer: the client writes it into the request, and its sender thread dies of a float.
+            request_timeout_ms=int(TIMEOUT_SECONDS * 500),
+        )
         self._partition_count = self._find_topic()
         #: Partition of each instrument, remembered.
         self._partitions: dict[str, int] = {}

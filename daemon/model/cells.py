@@ -30,19 +30,39 @@ def make_cell(op: ops.Op, tile_rows: int) -> Cell:
 
 
 class Workspace:
-    """Buffers for waves of one number of tiles, and the views of them that every such wave uses."""
+    """Buffers for waves of up to so many tiles, and the views of them that a wave of a given number of tiles uses."""
 
-    def __init__(self, product: TiledProduct, state_widths: Sequence[int], tiles: int, tile_rows: int) -> None:
-        #: The states a wave starts from, shapes (tiles * tile_rows, width) and the same as (tiles, tile_rows, width).
-        self.rows = [np.empty((tiles * tile_rows, width), np.float32) for width in state_widths]
-        self.states = [rows.reshape(tiles, tile_rows, -1) for rows in self.rows]
-        #: The hidden state as the product takes it; the product, shape (gates, tiles, tile_rows, units), gate by gate
-        #: in memory whatever the number of tiles, and the same as the product fills it.
-        self.left = product.tiled(self.rows[0])
-        self.z = np.empty((product.gates, tiles, tile_rows, product.units), np.float32)
-        self.result = self.z.swapaxes(0, 1)
-        #: All gates but the last.
-        self.gates = self.z[:-1]
+    def __init__(self, state_widths: Sequence[int], gates: int, tiles_max: int, tile_rows: int) -> None:
+        self.tiles_max = tiles_max
+        units = state_widths[0]
+        self._before = [np.empty((tiles_max, tile_rows, width), np.float32) for width in state_widths]
+        self._product = np.empty(tiles_max * gates * tile_rows * units, np.float32)
+        self._shape = (gates, -1, tile_rows, units)
+        self._views: dict[int, WaveViews] = {}
+
+    def views(self, tiles: int) -> WaveViews:
+        """Return the views for a wave of so many tiles; making them takes longer than a thin wave's product."""
+        views = self._views.get(tiles)
+        if views is None:
+            used = tiles * len(self._product) // self.tiles_max
+            z = self._product[:used].reshape(self._shape)
+            views = self._views[tiles] = WaveViews([before[:tiles] for before in self._before], z)
+        return views
+
+
+class WaveViews:
+    """What one wave works on."""
+
+    def __init__(self, states: Sequence[F32], z: F32) -> None:
+        #: The states the wave starts from, shapes (tiles, tile_rows, width) and (tiles * tile_rows, width).
+        self.states = states
+        self.rows = [state.reshape(-1, state.shape[-1]) for state in states]
+        #: The hidden state as the product takes it, and as the product leaves its result.
+        self.left = states[0][:, np.newaxis]
+        self.result = z.swapaxes(0, 1)
+        #: The product, shape (gates, tiles, tile_rows, units), gate by gate in memory; and all gates but the last.
+        self.z = z
+        self.gates = z[:-1]
 
 
 class Cell:
@@ -56,17 +76,14 @@ class Cell:
         self.state_widths = tuple(state_widths)
         #: One buffer per state tensor, rows numbered as in `Grid`; reused by every scan, row 0 stays zero.
         self._states = [np.zeros((0, width), np.float32) for width in state_widths]
-        #: By number of tiles.
-        self._workspaces: dict[int, Workspace] = {}
+        self._workspace = Workspace(state_widths, len(recurrent), 1, tile_rows)
 
     def scan(self, x: F32, starts: Sequence[F32], grid: Grid) -> Sequence[F32]:
         """Run every wave in turn and return the state tensors, rows numbered as in `Grid`.
 
         They stand in buffers that the next scan overwrites.
         """
-        needed = grid.first_slot + grid.slots
-        if needed > len(self._states[0]):
-            self._states = [np.zeros((needed, width), np.float32) for width in self.state_widths]
+        self._reserve(grid)
         for state, start in zip(self._states, starts, strict=True):
             state[1 : grid.chains + 1] = start
         product = self._project(x)
@@ -74,7 +91,7 @@ class Cell:
         projected = product.swapaxes(0, 1)
         after = [state[grid.after].reshape(-1, self._tile_rows, state.shape[1]) for state in self._states]
         for low, high, source in grid.waves:
-            work = self._workspaces.get(high - low) or self._workspace(high - low)
+            work = self._workspace.views(high - low)
             for state, rows in zip(self._states, work.rows, strict=True):
                 # Without a mode other than "raise", take would go by way of a copy of its own.
                 state.take(source, 0, rows, "clip")
@@ -82,18 +99,21 @@ class Cell:
             self._advance(work, projected[:, low:high], [state[low:high] for state in after])
         return self._states
 
-    def _advance(self, work: Workspace, projected: F32, after: Sequence[F32]) -> None:
+    def _reserve(self, grid: Grid) -> None:
+        needed = grid.first_slot + grid.slots
+        if needed > len(self._states[0]):
+            self._states = [np.zeros((needed, width), np.float32) for width in self.state_widths]
+        widest = max((high - low for low, high, _ in grid.waves), default=0)
+        if widest > self._workspace.tiles_max:
+            self._workspace = Workspace(self.state_widths, self._recur.gates, widest, self._tile_rows)
+
+    def _advance(self, work: WaveViews, projected: F32, after: Sequence[F32]) -> None:
         """Compute the next states of one wave into `after`, arrays of shape (tiles, tile_rows, width).
 
-        `work.states` holds the states before, `work.z` the product of the first of them, free to be overwritten;
-        `projected` has the shape of z.
+        `work.states` holds the states before, `work.z` the product of the first of them, free to be overwritten, and
+        `projected` the input's part, of the same shape.
         """
         raise NotImplementedError
-
-    def _workspace(self, tiles: int) -> Workspace:
-        work = Workspace(self._recur, self.state_widths, tiles, self._tile_rows)
-        self._workspaces[tiles] = work
-        return work
 
 
 class LstmCell(Cell):
@@ -110,7 +130,7 @@ class LstmCell(Cell):
         self._activate = ACTIVATIONS[op.activation]
         self._gate = ACTIVATIONS[op.recurrent_activation]
 
-    def _advance(self, work: Workspace, projected: F32, after: Sequence[F32]) -> None:
+    def _advance(self, work: WaveViews, projected: F32, after: Sequence[F32]) -> None:
         np.add(work.z, projected, out=work.z)
         admit, forget, emit, candidate = work.z
         h, c = after
@@ -137,11 +157,11 @@ class GruCell(Cell):
 
     def __init__(self, op: ops.Gru, tile_rows: int) -> None:
         super().__init__(op.kernel, op.recurrent, op.bias, op.state_widths, tile_rows)
-        self._recurrent_bias = op.recurrent_bias[:, np.newaxis]
+        self._recurrent_bias = op.recurrent_bias[:, np.newaxis, np.newaxis]
         self._activate = ACTIVATIONS[op.activation]
         self._gate = ACTIVATIONS[op.recurrent_activation]
 
-    def _advance(self, work: Workspace, projected: F32, after: Sequence[F32]) -> None:
+    def _advance(self, work: WaveViews, projected: F32, after: Sequence[F32]) -> None:
         np.add(work.z, self._recurrent_bias, out=work.z)
         np.add(work.gates, projected[:2], out=work.gates)
         self._gate(work.gates)
@@ -161,12 +181,12 @@ class ResetFirstGruCell(Cell):
         self._activate = ACTIVATIONS[op.activation]
         self._gate = ACTIVATIONS[op.recurrent_activation]
 
-    def _advance(self, work: Workspace, projected: F32, after: Sequence[F32]) -> None:
+    def _advance(self, work: WaveViews, projected: F32, after: Sequence[F32]) -> None:
         np.add(work.z, projected[:2], out=work.z)
         self._gate(work.z)
         update, reset = work.z
         np.multiply(reset, work.states[0], out=reset)
-        candidate = self._propose(reset)[:, 0]
+        candidate = self._propose(reset.reshape(-1, reset.shape[-1]))[:, 0]
         np.add(candidate, projected[2], out=candidate)
         self._activate(candidate)
         _blend(update, work.states[0], candidate, after[0])
@@ -179,7 +199,7 @@ class SimpleRnnCell(Cell):
         super().__init__(op.kernel, op.recurrent, op.bias, op.state_widths, tile_rows)
         self._activate = ACTIVATIONS[op.activation]
 
-    def _advance(self, work: Workspace, projected: F32, after: Sequence[F32]) -> None:
+    def _advance(self, work: WaveViews, projected: F32, after: Sequence[F32]) -> None:
         np.add(work.z[0], projected[0], out=after[0])
         self._activate(after[0])
 

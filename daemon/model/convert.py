@@ -19,7 +19,7 @@ from daemon.model.program import AnyProgram, KerasProgram, Node, Program
 from daemon.model.selftest import TOLERANCE, golden_difference
 
 if TYPE_CHECKING:
-    from daemon.model.keras_model import Graph
+    from daemon.model.keras_graph import Graph
 
 #: Seed of the golden inputs: the same model gives the same bundle.
 SEED = 20_260_102
@@ -41,7 +41,7 @@ def convert(model: Any, manifest: Manifest, out: Path, *, replace: bool = False)
     """
     # Keras and TensorFlow take seconds to import; serving never gets here.
     try:
-        from daemon.model import keras_model
+        from daemon.model import keras_graph, keras_model
     except ImportError as error:
         raise BundleError(
             "conversion needs TensorFlow; install it with `pip install 'tickcast[tensorflow]'`"
@@ -51,7 +51,7 @@ def convert(model: Any, manifest: Manifest, out: Path, *, replace: bool = False)
     graph = keras_model.take_apart(loaded)
     program = translate(graph)
     inputs = _golden_inputs(program, manifest.golden_steps)
-    golden = keras_model.run_sequence(graph, inputs)
+    golden = keras_graph.run_sequence(graph, inputs)
     _check_streams(graph, inputs, golden)
     if isinstance(program, KerasProgram):
         from daemon.model.tensorflow_step import TensorflowStep
@@ -112,7 +112,7 @@ def _golden_inputs(program: AnyProgram, steps: int) -> F32:
 
 def _check_streams(graph: Graph, inputs: F32, golden: F32) -> None:
     """Hold the taken-apart model against the model itself, called as its user calls it."""
-    from daemon.model.keras_model import run_model
+    from daemon.model.keras_graph import run_model
 
     answers, ticks = run_model(graph, inputs)
     difference = float(np.max(np.abs(answers - golden[ticks]) / np.maximum(1, np.abs(answers))))

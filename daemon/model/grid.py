@@ -79,7 +79,7 @@ class TiledProduct:
 
         The result stands in a buffer that the next call overwrites: allocating one costs more than a thin product.
         """
-        left = self.tiled(rows)
+        left = rows.reshape(len(rows) // self._tile_rows, 1, self._tile_rows, self._inputs)
         if len(left) > len(self._result):
             self._result = np.empty((len(left), *self._result.shape[1:]), np.float32)
         result = self._result[: len(left)]
@@ -87,12 +87,8 @@ class TiledProduct:
         return result
 
     def into(self, left: F32, result: F32) -> None:
-        """Multiply what `tiled` returned into an array of shape (tiles, gates, tile_rows, units)."""
+        """Multiply shape (tiles, 1, tile_rows, inputs) into an array of shape (tiles, gates, tile_rows, units)."""
         np.matmul(left, self._weights, out=result)
-
-    def tiled(self, rows: F32) -> F32:
-        """View rows as tiles."""
-        return rows.reshape(-1, 1, self._tile_rows, self._inputs)
 
 
 def side_by_side(widths: Sequence[int]) -> list[slice]:

@@ -141,7 +141,7 @@ def _gates(weight: Any, gates: int) -> F32:
 
 
 def _weight(variable: Any) -> F32:
-    return np.array(variable, np.float32)
+    return np.array(np.asarray(variable), np.float32)
 
 
 def _activation(function: Any) -> str | None:

@@ -83,7 +83,7 @@ class Lstm(Op):
 
 @dataclass(frozen=True, eq=False)
 class Gru(Op):
-    """Cho et al. (2014); with `reset_after` the reset gate acts on the product instead of the state, as Keras defaults."""
+    """Cho et al. (2014); with `reset_after` the reset gate acts on the product instead of the state."""
 
     kind: ClassVar[str] = "gru"
 

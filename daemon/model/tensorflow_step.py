@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from daemon.core.step import F32, Waves, scan_waves
 from daemon.errors import BundleError
 from daemon.model.grid import side_by_side
-from daemon.model.keras_model import Graph, architecture, load_keras, run_tick, take_apart
+from daemon.model.keras_graph import Graph, run_tick
+from daemon.model.keras_model import architecture, load_keras, take_apart
 from daemon.model.numpy_step import TILE_ROWS
 from daemon.model.program import AnyProgram, KerasProgram
 

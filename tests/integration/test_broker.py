@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
@@ -13,6 +18,8 @@ from daemon.errors import LocalBrokerError
 from tests.kafka_fixture import make_topics
 
 pytestmark = pytest.mark.kafka
+
+TICKCAST = (sys.executable, "-c", "from daemon.cli.main import main; main()")
 
 
 def write(broker: Broker, topic: str, value: bytes) -> None:
@@ -73,3 +80,57 @@ def test_a_taken_port_is_refused_before_anything_is_written(tmp_path: Path):
         with pytest.raises(LocalBrokerError, match=rf"port {port} is taken.*--port"):
             start_broker(port, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def tickcast(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*TICKCAST, *arguments], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_background_broker_starts_once_says_where_it_is_and_stops(tmp_path: Path):
+    def state() -> dict[str, object]:
+        return json.loads(tickcast("broker", "status", "--json", "--dir", str(tmp_path)).stdout)
+
+    assert not state()["running"]
+    started = tickcast("broker", "start", "--port", "0", "--dir", str(tmp_path))
+    try:
+        assert started.returncode == 0, started.stderr
+        running = state()
+        assert running["running"]
+        assert str(running["bootstrap_servers"]) in started.stdout
+        again = tickcast("broker", "start", "--port", "0", "--dir", str(tmp_path))
+        assert (again.returncode, state()["pid"]) == (0, running["pid"])
+        other_port = tickcast("broker", "start", "--port", "19092", "--dir", str(tmp_path))
+        assert other_port.returncode == 2
+    finally:
+        stopped = tickcast("broker", "stop", "--dir", str(tmp_path))
+    assert (stopped.returncode, state()["running"]) == (0, False)
+    assert not psutil.pid_exists(int(str(running["pid"])))
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_foreground_broker_stops_cleanly_on_a_signal(tmp_path: Path, how: signal.Signals):
+    command = [*TICKCAST, "broker", "run", "--port", "0", "--dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "answers at 127.0.0.1:" in process.stdout.readline()
+        broker = find_broker(tmp_path)
+        assert broker is not None
+        process.send_signal(how)
+        assert process.wait(timeout=60) == 0
+        assert process.stdout.read() == "broker stopped\n"
+    assert not broker.is_running()
+    assert find_broker(tmp_path) is None
+
+
+def test_foreground_broker_that_is_killed_ends_with_an_error(tmp_path: Path):
+    command = [*TICKCAST, "broker", "run", "--port", "0", "--dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        broker = find_broker(tmp_path)
+        assert broker is not None
+        psutil.Process(broker.pid).kill()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == LocalBrokerError.exit_code
+    assert errors.startswith("tickcast: error: the broker at 127.0.0.1:")
+    assert errors.count("\n") == 1

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import orjson
@@ -27,14 +26,6 @@ def bundle(tmp_path):
 def edit_manifest(bundle: Bundle, **changes: object) -> None:
     file = bundle.path / "manifest.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-
-
-def flip_bit(file: Path, marker: bytes) -> None:
-    """Flip the lowest bit of the byte 4 before the end of the array that follows `marker`."""
-    content = bytearray(file.read_bytes())
-    place = content.index(marker) + len(marker) + 200
-    content[place] ^= 1
-    file.write_bytes(content)
 
 
 def test_load_gives_what_was_written(bundle):
@@ -143,7 +134,9 @@ def test_broken_array_files_are_refused(bundle, name, content):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "program.json"])
-@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "null", "[]", '{"engine": "numpy"}', '{"engine": "abacus"}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[" * 100_000, "null", "[]", '{"engine": "numpy"}', '{"engine": "abacus"}']
+)
 def test_broken_json_is_refused(bundle, name, content):
     (bundle.path / name).write_text(content)
     with pytest.raises(BundleError, match=name):
@@ -216,7 +209,7 @@ def test_failure_while_writing_leaves_the_old_bundle_and_no_scraps(tmp_path, bun
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("daemon.model.folder.write_arrays", fail)
-    with pytest.raises(BundleError, match="cannot write a bundle at .*: No space left on device"):
+    with pytest.raises(BundleError, match=r"cannot write a bundle at .*: No space left on device"):
         write_bundle(bundle.path, **parts(), replace=True)
     assert list(tmp_path.iterdir()) == [bundle.path]
     assert Bundle.load(bundle.path).id == bundle.id
@@ -234,7 +227,7 @@ def test_existing_bundle_is_replaced_only_on_demand(tmp_path, bundle):
 
 
 def test_missing_parent_folder_is_named(tmp_path):
-    with pytest.raises(BundleError, match="cannot write a bundle at .*gone.*: No such file"):
+    with pytest.raises(BundleError, match=r"cannot write a bundle at .*gone.*: No such file"):
         write_bundle(tmp_path / "gone" / "out", **parts())
 
 

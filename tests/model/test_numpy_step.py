@@ -71,7 +71,9 @@ def in_waves(lengths):
 
 
 def same(a, b):
-    return all(x.shape == y.shape and x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
+    return all(
+        x.shape == y.shape and x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True)
+    )
 
 
 @given(
@@ -88,7 +90,9 @@ def test_scan_gives_the_bits_of_one_step_per_wave(kinds, tile_rows, lengths, see
     assert same(step.scan(x, start, waves), scan_waves(step, x, start, waves))
 
 
-@given(kinds=st.lists(st.sampled_from(CELLS), min_size=1, max_size=2), rows=st.integers(1, 40), seed=st.integers(0, 2**16))
+@given(
+    kinds=st.lists(st.sampled_from(CELLS), min_size=1, max_size=2), rows=st.integers(1, 40), seed=st.integers(0, 2**16)
+)
 def test_a_row_gets_the_same_bits_alone_and_in_company(kinds, rows, seed):
     step = NumpyStep(every_operation(seed, kinds))
     rng = np.random.default_rng(seed)
@@ -178,7 +182,9 @@ EXACT = {
     "softsign": lambda x: x / (1 + np.abs(x)),
     "exponential": np.exp,
     "silu": lambda x: x / (1 + np.exp(-x)),
-    "softmax": lambda x: np.exp(x - x.max(-1, keepdims=True)) / np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True),
+    "softmax": lambda x: (
+        np.exp(x - x.max(-1, keepdims=True)) / np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True)
+    ),
 }
 
 

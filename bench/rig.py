@@ -1,0 +1,159 @@
+"""What every benchmark needs: a real broker, topics of its own for every run, ticks in them, the daemon on them.
+
+Ratios are taken within one run on one machine; the absolute figures beside them only give the scale.
+"""
+
+from __future__ import annotations
+
+import platform
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+
+from daemon.config import TopicSettings
+from daemon.core.spec import Column, Output
+from daemon.dev.broker import start_broker
+from daemon.dev.child import ChildDaemon
+from daemon.dev.replay import TickProducer
+from daemon.model.bundle import Bundle
+from daemon.tick_files import read_ticks
+from daemon.transport.admin import create_topics
+from daemon.transport.connection import Connection
+from tests.bundles import tiny_bundle
+
+PARTITIONS = 4
+IDLE_SECONDS = 10.0
+COLUMNS = tuple(
+    Column(feature, "running")
+    for feature in (
+        "return", "spread", "imbalance", "micro", "signed_size", "wait",
+        "ema:5:return", "ema:20:return", "ema:20:signed_size", "ema:5:imbalance",
+    )
+)  # fmt: skip
+OUTPUTS = tuple(
+    Output(h, volatile=True, scale=h**0.5, residual_variance=1.0, residual_quantiles=((0.01, -2.3), (0.99, 2.3)))
+    for h in (1, 5, 10, 50)
+)
+
+
+@dataclass(frozen=True)
+class Rig:
+    """One broker and a folder for everything else."""
+
+    bootstrap: str
+    directory: Path
+
+    def topics(self, name: str, ticks: str | None = None) -> TopicSettings:
+        """Create the topics of one run; `ticks` names an input topic that is there already."""
+        topics = TopicSettings(
+            ticks=ticks or f"{name}-ticks",
+            forecasts=f"{name}-forecasts",
+            state=f"{name}-state",
+            dead_letters=f"{name}-dead-letters",
+        )
+        create_topics(Connection(self.bootstrap), topics, PARTITIONS)
+        return topics
+
+    def daemon(self, name: str, topics: TopicSettings, bundle: Path, **pipeline: Any) -> ChildDaemon:
+        """Return a daemon on these topics, in a group of its own."""
+        settings = {
+            "kafka": {"bootstrap_servers": self.bootstrap, "group_id": name},
+            "topics": topics.model_dump(),
+            "model": {"bundle": str(bundle)},
+            "pipeline": pipeline,
+        }
+        return ChildDaemon(self.directory, settings, name=name)
+
+    def fill(self, topic: str, ticks: Iterable[Mapping[str, Any]]) -> int:
+        """Produce ticks, each instrument to one partition; return how many."""
+        producer = TickProducer(Connection(self.bootstrap), topic)
+        for tick in ticks:
+            producer.send(tick)
+        producer.flush()
+        producer.close()
+        return producer.acknowledged_count
+
+    def read(self, topic: str) -> Iterator[Any]:
+        """Yield every committed record of a topic, partition by partition."""
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.bootstrap, isolation_level="read_committed", enable_auto_commit=False
+        )
+        for partition in range(PARTITIONS):
+            here = TopicPartition(topic, partition)
+            consumer.assign([here])
+            consumer.seek_to_beginning(here)
+            end = consumer.end_offsets([here])[here]
+            while consumer.position(here) < end:
+                for records in consumer.poll(500, max_records=10_000).values():
+                    yield from records
+        consumer.close()
+
+
+@contextmanager
+def rig(directory: Path) -> Iterator[Rig]:
+    """Start a broker for the benchmarks."""
+    with start_broker(None, directory / "kafka") as broker:
+        yield Rig(broker.bootstrap, directory)
+
+
+def bench_bundle(directory: Path) -> Bundle:
+    """Write a bundle of 2 x LSTM(64), ten features, four horizons; speed does not ask what the weights mean."""
+    return tiny_bundle(directory, units=64, layers=2, columns=COLUMNS, outputs=OUTPUTS)
+
+
+def made_ticks(count: int, instruments: int, *, seed: int = 1) -> Iterator[dict[str, Any]]:
+    """Yield quotes of many instruments that take turns at random."""
+    rng = random.Random(seed)
+    start = time.time_ns() - count * 1_000_000
+    mids = [100.0 + i for i in range(instruments)]
+    for n in range(count):
+        i = rng.randrange(instruments)
+        mids[i] *= 1 + rng.gauss(0, 1e-4)
+        yield {
+            "instrument": f"INST{i:04}",
+            "ts": start + n * 1_000_000,
+            "bid": round(mids[i] - 0.01, 4),
+            "ask": round(mids[i] + 0.01, 4),
+            "bid_size": round(rng.expovariate(1), 3),
+            "ask_size": round(rng.expovariate(1), 3),
+        }
+
+
+def real_ticks(path: Path, count: int | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the ticks of a file."""
+    return islice(read_ticks([path], in_order=False), count)
+
+
+def wait_for_ticks(daemon: ChildDaemon, count: int) -> None:
+    """Wait until the daemon has committed so many outcomes; give up when nothing moves."""
+    seen, since = -1.0, time.monotonic()
+    while seen < count:
+        metrics = daemon.metrics()
+        now = sum(value for name, value in metrics.items() if name.startswith("tickcast_ticks_total"))
+        if now > seen:
+            seen, since = now, time.monotonic()
+        elif time.monotonic() - since > IDLE_SECONDS:
+            raise SystemExit(f"the daemon stopped at {seen:.0f} of {count} ticks: {daemon.tail()}")
+        time.sleep(0.2)
+
+
+def machine() -> str:
+    """Say where the figures come from."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
+    packages = ", ".join(f"{name} {version(name)}" for name in ("kafka-python", "numpy", "pydantic"))
+    return f"{datetime.now(UTC).date()}, {cpu}, Python {platform.python_version()}, {packages}, Apache Kafka 4.3.1"
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the middle value."""
+    return sorted(values)[len(values) // 2]

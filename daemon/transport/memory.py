@@ -1,0 +1,160 @@
+"""Source and sink on a log in memory: the same contract as on Kafka, for tests that need every order of events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+
+from daemon.core.records import InputRecord
+from daemon.errors import BrokerUnavailable, Fenced, TopicError, TransactionFailed
+from daemon.transport.connection import transactional_id
+from daemon.transport.memory_group import InstanceFenced, Membership, Refused
+from daemon.transport.memory_log import Claim, MemoryLog
+from daemon.transport.port import Outgoing, Polled
+
+
+class MemorySource:
+    """A `Source` on a `MemoryLog`; it joins its group in the first poll."""
+
+    def __init__(self, log: MemoryLog, *, group_id: str, instance_id: str) -> None:
+        self._log = log
+        self._group = log.group(group_id)
+        self._instance_id = instance_id
+        self._member_id: int | None = None
+        self._owned: set[int] = set()
+        #: Next offset of every started partition.
+        self._positions: dict[int, int] = {}
+        self._polls = 0
+
+    def poll(self, timeout_seconds: float, max_records: int) -> Polled:
+        """Do as `Source.poll` says, without waiting."""
+        self._log.on_point("poll")
+        lost: tuple[int, ...] = ()
+        if self._member_id is None or not self._group.knows(self._member_id):
+            lost = self.assignment()
+            self._drop(lost)
+            self._member_id = self._group.join(self._instance_id)
+        turn = self._group.turn(self._member_id)
+        self._drop(turn.revoked)
+        self._owned.update(turn.assigned)
+        records = [] if turn.waiting else self._fetch(max_records)
+        return Polled(records, turn.revoked, lost, turn.assigned)
+
+    def assignment(self) -> tuple[int, ...]:
+        """Return the partitions that are ours now, sorted."""
+        return tuple(sorted(self._owned))
+
+    def committed(self, partitions: Sequence[int]) -> dict[int, int | None]:
+        """Do as `Source.committed` says; with no clock, an open transaction is not waited for."""
+        for partition in partitions:
+            if self._log.held(self._group.group_id, partition):
+                raise BrokerUnavailable(f"an open transaction holds the offset of ticks-{partition}")
+        return {partition: self._group.offsets.get(partition) for partition in partitions}
+
+    def bounds(self, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Do as `Source.bounds` says; the end is what a `read_committed` reader may see."""
+        return {partition: self._log.bounds("ticks", partition, "read_committed") for partition in partitions}
+
+    def start_at(self, partition: int, offset: int) -> None:
+        """Seek an assigned partition and let it deliver."""
+        if partition not in self._owned:
+            raise ValueError(f"partition {partition} is not ours")
+        self._positions[partition] = offset
+
+    def stop(self, partition: int) -> None:
+        """Pause an assigned partition until the next `start_at`; nothing of it is delivered any more."""
+        self._positions.pop(partition, None)
+
+    def positions(self) -> dict[int, int]:
+        """Return the next offset of each assigned partition that has been started, markers stepped over."""
+        return dict(sorted(self._positions.items()))
+
+    def lags(self) -> dict[int, int]:
+        """Return how many offsets each started partition is behind the log's end."""
+        return {p: self._log.bounds("ticks", p, "read_uncommitted")[1] - at for p, at in self.positions().items()}
+
+    def group_metadata(self) -> object:
+        """Return the membership to commit under."""
+        assert self._member_id is not None, "poll joins the group"
+        return self._group.membership(self._member_id)
+
+    def close(self, *, leave: bool) -> None:
+        """Stop; `leave` takes us out of the group too."""
+        if leave and self._member_id is not None:
+            self._group.leave(self._member_id)
+
+    def _drop(self, partitions: Sequence[int]) -> None:
+        for partition in partitions:
+            self._owned.discard(partition)
+            self._positions.pop(partition, None)
+
+    def _fetch(self, max_records: int) -> list[InputRecord]:
+        """Read on in every started partition, beginning with another one each time so that none starves."""
+        started = sorted(self._positions)
+        first = self._polls % max(1, len(started))
+        self._polls += 1
+        records: list[InputRecord] = []
+        for partition in started[first:] + started[:first]:
+            records += self._read_on(partition, max_records - len(records))
+        return records
+
+    def _read_on(self, partition: int, max_records: int) -> list[InputRecord]:
+        position = self._positions[partition]
+        first, end = self._log.bounds("ticks", partition, "read_committed")
+        if not first <= position <= self._log.bounds("ticks", partition, "read_uncommitted")[1]:
+            raise TopicError(f"ticks-{partition} does not hold the offset {position}")
+        records = list(islice(self._log.records("ticks", partition, position, "read_committed"), max_records))
+        full = len(records) == max_records
+        self._positions[partition] = (records[-1].offset + 1 if records else position) if full else max(end, position)
+        return records
+
+
+class MemorySink:
+    """A `Sink` on a `MemoryLog`."""
+
+    def __init__(self, log: MemoryLog, *, group_id: str, instance_id: str) -> None:
+        self._log = log
+        self._transactional_id = transactional_id(group_id, instance_id)
+        self._claim: Claim | None = None
+
+    def open(self) -> None:
+        """Claim our transactional id: fences and aborts what an earlier holder left open."""
+        self._log.on_point("open")
+        self._claim = self._log.claim(self._transactional_id)
+
+    def commit(self, outgoing: Outgoing, offsets: Mapping[int, int], group_metadata: object) -> None:
+        """Do as `Sink.commit` says."""
+        assert offsets, "a transaction without offsets is not fenced"
+        assert isinstance(group_metadata, Membership)
+        if self._claim is None:
+            self.open()
+        assert self._claim is not None
+        try:
+            self._write(self._claim, outgoing, offsets, group_metadata)
+        except Refused as error:
+            self.close()
+            if isinstance(error, InstanceFenced):
+                raise Fenced(str(error)) from error
+            raise TransactionFailed(str(error)) from error
+
+    def close(self) -> None:
+        """Abort what is open."""
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            with suppress(Refused):  # somebody else has the id now, and has aborted it
+                self._log.end(claim, committed=False)
+
+    def _write(self, claim: Claim, outgoing: Outgoing, offsets: Mapping[int, int], membership: Membership) -> None:
+        log = self._log
+        log.on_point("begin")
+        log.begin(claim)
+        for role, messages in outgoing.messages.items():
+            for message in messages:
+                log.on_point("send")
+                log.append(claim, role, message)
+        log.on_point("offsets")
+        log.add_offsets(claim, membership, offsets)
+        log.on_point("commit")
+        log.end(claim, committed=True)
+        log.on_point("committed")

@@ -1,0 +1,200 @@
+"""Two clusters with one face: what the contract suite needs beside the ports themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal, Protocol
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import MemberToRemove
+from kafka.structs import OffsetAndMetadata
+
+from daemon.core.records import Message, Record
+from daemon.transport.connection import Connection, transactional_id
+from daemon.transport.kafka_sink import KafkaSink
+from daemon.transport.kafka_source import KafkaSource
+from daemon.transport.memory import MemorySink, MemorySource
+from daemon.transport.memory_group import Membership
+from daemon.transport.memory_log import MemoryLog
+from daemon.transport.port import Role, Sink, Source
+from tests.kafka_fixture import make_topics
+
+PARTITIONS = 4
+GROUP = "group"
+
+Isolation = Literal["read_committed", "read_uncommitted"]
+
+
+class World(Protocol):
+    """A cluster of one test, with empty topics."""
+
+    def source(self, instance: str = "0") -> Source: ...
+    def sink(self, instance: str = "0") -> Sink: ...
+    def produce(self, messages: Iterable[Message]) -> None:
+        """Write ticks outside any transaction."""
+        ...
+
+    def produce_transaction(self, messages: Iterable[Message], *, committed: bool) -> None:
+        """Write ticks in a transaction and end it."""
+        ...
+
+    def hang(self, instance: str, message: Message, offsets: dict[int, int], group_metadata: object) -> None:
+        """Leave a transaction of this instance open, as a killed process does."""
+        ...
+
+    def read(self, role: Role, isolation: Isolation = "read_committed") -> list[Record]:
+        """Return everything such a reader finds in an output topic, by partition and offset."""
+        ...
+
+    def expel(self, instance: str) -> None:
+        """Take a member out of the group without its knowledge."""
+        ...
+
+    def trim(self, partition: int, first: int) -> None:
+        """Delete the ticks of a partition before the offset `first`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class MemoryWorld:
+    """The log in memory."""
+
+    def __init__(self) -> None:
+        self.log = MemoryLog(PARTITIONS)
+
+    def source(self, instance: str = "0") -> Source:
+        return MemorySource(self.log, group_id=GROUP, instance_id=instance)
+
+    def sink(self, instance: str = "0") -> Sink:
+        return MemorySink(self.log, group_id=GROUP, instance_id=instance)
+
+    def produce(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self.log.produce(message.partition, message.key, message.value, message.headers)
+
+    def produce_transaction(self, messages: Iterable[Message], *, committed: bool) -> None:
+        claim = self.log.claim("market")
+        self.log.begin(claim)
+        for message in messages:
+            self.log.append(claim, "ticks", message)
+        self.log.end(claim, committed=committed)
+
+    def hang(self, instance: str, message: Message, offsets: dict[int, int], group_metadata: object) -> None:
+        assert isinstance(group_metadata, Membership)
+        claim = self.log.claim(transactional_id(GROUP, instance))
+        self.log.begin(claim)
+        self.log.append(claim, "forecasts", message)
+        self.log.add_offsets(claim, group_metadata, offsets)
+
+    def read(self, role: Role, isolation: Isolation = "read_committed") -> list[Record]:
+        return list(self.log.read(role, isolation))
+
+    def expel(self, instance: str) -> None:
+        self.log.group(GROUP).expel(instance)
+
+    def trim(self, partition: int, first: int) -> None:
+        self.log.trim("ticks", partition, first)
+
+    def close(self) -> None:
+        pass
+
+
+class KafkaWorld:
+    """A real broker; topics and group are the test's own."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._connection = Connection(bootstrap)
+        self._topics = make_topics(bootstrap, "contract", PARTITIONS)
+        self._group = f"{GROUP}-{self._topics.ticks}"
+        self._close: list[Callable[[], None]] = []
+
+    def source(self, instance: str = "0") -> Source:
+        source = KafkaSource(
+            self._connection, topic=self._topics.ticks, group_id=self._group, instance_id=instance, timeout_seconds=20
+        )
+        self._close.append(lambda: source.close(leave=True))
+        return source
+
+    def sink(self, instance: str = "0") -> Sink:
+        names: dict[Role, str] = {
+            "forecasts": self._topics.forecasts,
+            "state": self._topics.state,
+            "dead_letters": self._topics.dead_letters,
+        }
+        sink = KafkaSink(
+            self._connection,
+            topics=names,
+            ticks_topic=self._topics.ticks,
+            group_id=self._group,
+            instance_id=instance,
+            timeout_seconds=20,
+        )
+        self._close.append(sink.close)
+        return sink
+
+    def produce(self, messages: Iterable[Message]) -> None:
+        producer = self._producer()
+        self._send(producer, messages)
+        producer.flush(10)
+
+    def produce_transaction(self, messages: Iterable[Message], *, committed: bool) -> None:
+        producer = self._producer(transactional_id=f"market-{self._group}")
+        producer.init_transactions()
+        producer.begin_transaction()
+        self._send(producer, messages)
+        producer.flush(10)
+        if committed:
+            producer.commit_transaction()
+        else:
+            producer.abort_transaction()
+
+    def hang(self, instance: str, message: Message, offsets: dict[int, int], group_metadata: object) -> None:
+        producer = self._producer(transactional_id=transactional_id(self._group, instance))
+        producer.init_transactions()
+        producer.begin_transaction()
+        producer.send(self._topics.forecasts, message.value, message.key, partition=message.partition)
+        producer.flush(10)
+        positions = {TopicPartition(self._topics.ticks, p): OffsetAndMetadata(at, "", -1) for p, at in offsets.items()}
+        producer.send_offsets_to_transaction(positions, group_metadata)
+
+    def read(self, role: Role, isolation: Isolation = "read_committed") -> list[Record]:
+        topic = getattr(self._topics, role)
+        consumer = KafkaConsumer(isolation_level=isolation, auto_offset_reset="earliest", **self._options())
+        try:
+            partitions = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
+            consumer.assign(partitions)
+            ends = consumer.end_offsets(partitions)
+            records: list[Record] = []
+            while any(consumer.position(tp) < ends[tp] for tp in partitions):
+                for batch in consumer.poll(timeout_ms=200).values():
+                    records += batch
+        finally:
+            consumer.close()
+        return sorted(records, key=lambda record: (record.partition, record.offset))
+
+    def expel(self, instance: str) -> None:
+        admin = KafkaAdminClient(**self._options())
+        admin.remove_group_members(self._group, [MemberToRemove(group_instance_id=instance)])
+        admin.close()
+
+    def trim(self, partition: int, first: int) -> None:
+        admin = KafkaAdminClient(**self._options())
+        admin.delete_records({TopicPartition(self._topics.ticks, partition): first})
+        admin.close()
+
+    def close(self) -> None:
+        for close in reversed(self._close):
+            close()
+
+    def _options(self) -> dict[str, object]:
+        return self._connection.client_options()
+
+    def _producer(self, **options: object) -> KafkaProducer:
+        producer = KafkaProducer(**self._options(), **options)
+        self._close.append(lambda: producer.close(timeout=5))
+        return producer
+
+    def _send(self, producer: KafkaProducer, messages: Iterable[Message]) -> None:
+        for m in messages:
+            producer.send(self._topics.ticks, m.value, m.key, headers=list(m.headers), partition=m.partition)

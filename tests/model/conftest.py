@@ -1,0 +1,1 @@
+import tests.hypothesis_profile  # noqa: F401
