@@ -229,8 +229,10 @@ def load_settings(file: Path | None = None, overrides: Mapping[str, Mapping[str,
     _refuse_unknown_environment()
     try:
         settings = Settings(**(_read_toml(file) if file else {}))
-        if overrides:
-            settings = Settings.model_validate(_merged(settings.model_dump(), overrides))
+        for section, values in (overrides or {}).items():
+            group: Section = getattr(settings, section)
+            changed = type(group).model_validate(group.model_dump() | dict(values))
+            settings = settings.model_copy(update={section: changed})
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from error
     return settings
@@ -245,10 +247,6 @@ def _read_toml(file: Path) -> dict[str, Any]:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} is no valid TOML: {error}") from error
-
-
-def _merged(base: dict[str, Any], overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return base | {section: base[section] | dict(values) for section, values in overrides.items()}
 
 
 def _refuse_unknown_environment() -> None:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from daemon.core.pipeline import Batch, Pipeline
 from daemon.core.records import Record
@@ -45,6 +46,22 @@ class LoopOptions:
     broker_timeout_seconds: float = 60.0
 
 
+class Clock(Protocol):
+    """The time that the loop looks at; tests have their own."""
+
+    def time(self) -> float:
+        """Unix time, seconds."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since some start."""
+        ...
+
+    def sleep(self, seconds: float, /) -> None:
+        """Wait."""
+        ...
+
+
 class Service:
     """Runs the loop until it is asked to stop."""
 
@@ -57,7 +74,9 @@ class Service:
         metrics: Metrics,
         health: Health,
         options: LoopOptions,
+        clock: Clock = time,
     ) -> None:
+        self._clock = clock
         self._source = source
         self._sink = sink
         self._pipeline = pipeline
@@ -106,10 +125,10 @@ class Service:
     def _wait_for_batch(self) -> None:
         """Keep `min_batch_ms` between batches, while the client goes on fetching."""
         if self._options.min_batch_ms:
-            remaining = self._last_turn + self._options.min_batch_ms / 1000 - time.monotonic()
+            remaining = self._last_turn + self._options.min_batch_ms / 1000 - self._clock.monotonic()
             if remaining > 0:
-                time.sleep(remaining)
-            self._last_turn = time.monotonic()
+                self._clock.sleep(remaining)
+            self._last_turn = self._clock.monotonic()
 
     def _reassign(self, polled: Polled) -> Sequence[Record]:
         """Follow the changes of assignment; return the records of partitions that stayed ours throughout."""
@@ -133,16 +152,16 @@ class Service:
         positions = self._source.positions()
         offsets = {partition: positions[partition] for partition in sorted({r.partition for r in records})}
         outgoing = Outgoing({"forecasts": batch.forecasts, "dead_letters": batch.dead_letters})
-        started = time.perf_counter()
+        started = self._clock.monotonic()
         try:
             self._sink.commit(outgoing, offsets, metadata)
         except TransactionFailed as error:
             self._start_over(error)
             return
-        self._metrics.commit_seconds.observe(time.perf_counter() - started)
+        self._metrics.commit_seconds.observe(self._clock.monotonic() - started)
         self._metrics.transactions.labels("committed").inc()
         self._metrics.batch_ticks.observe(len(records))
-        self._metrics.committed(batch, time.time())
+        self._metrics.committed(batch, self._clock.time())
         self.committed |= offsets
         self._failing_since = None
         self._pause = RETRY_SECONDS[0]
@@ -150,7 +169,7 @@ class Service:
     def _start_over(self, error: TransactionFailed) -> None:
         """Take the recovery path with all our partitions; give up when failures go on for too long."""
         self._metrics.transactions.labels("failed").inc()
-        now = time.monotonic()
+        now = self._clock.monotonic()
         self._failing_since = self._failing_since or now
         log.error("transaction failed, starting over from the committed offsets", extra=facts(error=str(error)))
         if now - self._failing_since > self._options.broker_timeout_seconds:
@@ -158,7 +177,7 @@ class Service:
                 f"no transaction succeeded for {now - self._failing_since:.0f} s, the last failed with: {error}; "
                 "check the brokers, then start again: nothing is lost"
             ) from error
-        time.sleep(self._pause)
+        self._clock.sleep(self._pause)
         self._pause = min(self._pause * 2, RETRY_SECONDS[1])
         partitions = self._source.assignment()
         for partition in partitions:
@@ -168,13 +187,13 @@ class Service:
         self._recovery.start(partitions)
 
     def _set_gauges(self) -> None:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if now < self._gauges_due:
             return
         self._gauges_due = now + GAUGES_SECONDS
         metrics, pipeline, partitions = self._metrics, self._pipeline, self._source.assignment()
         self._health.waiting_for = None if self._source.joined else "the consumer group"
-        metrics.last_progress.set(time.time())
+        metrics.last_progress.set(self._clock.time())
         metrics.assigned_partitions.set(len(partitions))
         metrics.lags(self._source.lags())
         metrics.active_instruments.set(pipeline.instrument_count)

@@ -13,13 +13,19 @@ from daemon.dev.broker import start_broker
 
 _numbers = itertools.count(1)
 
+#: Everybody may do everything, until a test adds a rule about a topic or group of its own.
+AUTHORIZER = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+}
+
 
 @contextmanager
 def running_kafka() -> Iterator[str]:
     """Run one broker in a directory of its own on a free port; yields `host:port`."""
     with (
         tempfile.TemporaryDirectory(prefix="tickcast-kafka-", ignore_cleanup_errors=True) as directory,
-        start_broker(None, Path(directory)) as broker,
+        start_broker(None, Path(directory), properties=AUTHORIZER) as broker,
     ):
         yield broker.bootstrap
 

@@ -12,15 +12,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
-from daemon.dev import disease
+from daemon.dev.child import to_toml
 from daemon.dev.demo_feed import Tick, Ticks
+from daemon.dev.disease import Answers, told
 from daemon.errors import BundleError, TickcastError
 from daemon.model.manifest import FORMAT
 from daemon.revision import CORE_VERSION
@@ -38,73 +39,90 @@ class KeptModel:
     ----------
     directory : folder of the demo
     ticks : the market whose past it learns
-    settings : sections of the daemon's settings that training reads too
+    sections : the daemon's settings that training reads too
     """
 
-    def __init__(self, directory: Path, ticks: Ticks, settings: Mapping[str, Any]) -> None:
-        self._directory = directory
-        self._ticks = ticks
+    def __init__(self, directory: Path, ticks: Ticks, sections: Mapping[str, Any]) -> None:
+        self.directory = directory
+        self.ticks = ticks
         self.bundle = directory / "bundle"
+        self._sections = dict(sections)
         self._note = directory / "bundle.json"
-        parts = [ticks.key(), TRAINING, settings, FORMAT, CORE_VERSION]
+        parts = [ticks.key(), TRAINING, self._sections, FORMAT, CORE_VERSION]
         self._key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def lines(self) -> list[str] | None:
         """Return what is to be said about disease and cure, None where no model of this market is kept."""
         try:
             note = json.loads(self._note.read_text("utf-8"))
-            kept = note["key"] == self._key and (self.bundle / "id").is_file()
-            return [*disease.told(note["disease"]), f"         (measured {note['at']})"] if kept else None
+            if note["key"] != self._key or not (self.bundle / "id").is_file():
+                return None
+            return [*told(note["disease"]), f"         (measured {note['at']}, when the model was trained)"]
         except (OSError, ValueError, KeyError):
             return None
 
-    def train(self, config: Path, answers: Mapping[str, Sequence[float]]) -> None:
+    def train(self, disease: Answers) -> None:
         """Write the past to a file and train on it with `tickcast train`, which shows its own progress.
 
         Raises
         ------
         TickcastError : training failed
         """
-        past = self._directory / "past.jsonl"
-        _write(past, self._ticks.past())
+        past, config = self.directory / "past.jsonl", self.directory / "train.toml"
+        _write(past, self.ticks.past())
+        config.write_text(to_toml(self._sections), "utf-8")
         self._note.unlink(missing_ok=True)
-        command = ["train", str(past), "--out", str(self.bundle), "--force", "--config", str(config), *TRAINING]
-        with _child([sys.executable, "-m", "daemon.cli.main", *command]) as training:
+        arguments = [str(past), "--out", str(self.bundle), "--force", "--config", str(config), *TRAINING]
+        with _child(["-m", "daemon.cli.main", "train", *arguments]) as training:
             code = training.wait()
         if code:
             raise TickcastError(f"training failed with code {code}; what it said stands above")
-        note = {"key": self._key, "disease": answers, "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
+        note = {"key": self._key, "disease": disease, "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
         self._note.write_text(json.dumps(note), "utf-8")
 
 
-@contextmanager
-def measured_disease(log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Measure disease and cure in a process of its own, while others get on; `answers_of` waits for it.
+class MeasuredDisease:
+    """Disease and cure, measured in a process of its own while others get on; a context manager.
 
     Raises
     ------
     BundleError : TensorFlow is not installed
     """
-    if importlib.util.find_spec("tensorflow") is None:
-        raise BundleError("the demo trains its model with TensorFlow; install it with `pip install 'tickcast[tensorflow]'`")
-    with log.open("wb") as output, _child([sys.executable, "-m", disease.__name__], stdout=subprocess.PIPE, stderr=output) as child:
-        yield child
 
+    def __init__(self, directory: Path) -> None:
+        if importlib.util.find_spec("tensorflow") is None:
+            raise BundleError("the demo trains with TensorFlow; install it with `pip install 'tickcast[tensorflow]'`")
+        self._log = directory / "disease.log"
+        self._exits = ExitStack()
 
-def answers_of(child: subprocess.Popen[bytes], log: Path) -> dict[str, list[float]]:
-    """Wait for the answers of `measured_disease`."""
-    try:
-        output, _ = child.communicate(timeout=DISEASE_SECONDS)
-        answers: dict[str, list[float]] = json.loads(output)
-    except (subprocess.TimeoutExpired, ValueError) as error:
-        raise TickcastError(f"the stateful Keras model gave no answers; see {log}") from error
-    return answers
+    def __enter__(self) -> Self:
+        log = self._exits.enter_context(self._log.open("wb"))
+        child = _child(["-m", "daemon.dev.disease"], stdout=subprocess.PIPE, stderr=log)
+        self._process = self._exits.enter_context(child)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exits.close()
+
+    def wait(self) -> Answers:
+        """Return the answers when they are there.
+
+        Raises
+        ------
+        TickcastError : there are none
+        """
+        try:
+            output, _ = self._process.communicate(timeout=DISEASE_SECONDS)
+            answers: Answers = json.loads(output)
+        except (subprocess.TimeoutExpired, ValueError) as error:
+            raise TickcastError(f"the stateful Keras model gave no answers; see {self._log}") from error
+        return answers
 
 
 @contextmanager
-def _child(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process outside our process group, so that a Ctrl-C reaches us alone; it never outlives the context."""
-    process = subprocess.Popen(command, start_new_session=True, **options)
+def _child(arguments: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Python outside our process group, so that a Ctrl-C reaches us alone; it never outlives the context."""
+    process = subprocess.Popen([sys.executable, *arguments], start_new_session=True, **options)
     try:
         yield process
     finally:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EndedBy = Literal["epochs", "early stopping", "time", "interrupt"]
 
 #: Adam's step at the start; it falls along a cosine to FINAL_SHARE of this, which settles the noise of small batches.
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 4e-3
 FINAL_SHARE = 0.05
 #: Epochs without a better validation skill before fitting ends.
 PATIENCE = 4

@@ -22,7 +22,7 @@ from kafka.errors import KafkaTimeoutError
 from kafka.structs import MemberState
 
 from daemon.core.records import Record
-from daemon.errors import BrokerUnavailable
+from daemon.errors import BrokerUnavailable, TopicError
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_client import connect, reason, translate
 from daemon.transport.lane import Lane
@@ -75,6 +75,7 @@ class KafkaSource:
         self._changes = _Changes(self._consumer)
         self._started: set[int] = set()
         self._consumer.subscribe([topic], listener=self._changes)
+        self._look_up_topic(timeout_seconds)
 
     def poll(self, timeout_seconds: float, max_records: int) -> Polled:
         """Do as `Source.poll` says. A poll that raised is never tried again: kafka-python would spin in it."""
@@ -129,9 +130,16 @@ class KafkaSource:
         return {tp.partition: (first[tp], end[tp]) for tp in wanted}
 
     def start_at(self, partition: int, offset: int) -> None:
-        """Seek an assigned partition and let it deliver."""
-        self._consumer.seek(self._tp(partition), offset)
-        self._consumer.resume(self._tp(partition))
+        """Seek an assigned partition and let it deliver.
+
+        kafka-python 3.0.12 sets aside what it has parsed of a paused partition. Once any other partition has delivered
+        it neither gives that back nor fetches on: the partition stands still for ever (measured). So it is thrown
+        away here; the seek asks for it again.
+        """
+        tp = self._tp(partition)
+        self._consumer._fetcher._paused_partition_records.pop(tp, None)
+        self._consumer.seek(tp, offset)
+        self._consumer.resume(tp)
         self._started.add(partition)
 
     def stop(self, partition: int) -> None:
@@ -172,6 +180,20 @@ class KafkaSource:
             _log.warning("the consumer did not close cleanly: %s", reason(error))
         finally:
             lane.close()
+
+    def _look_up_topic(self, timeout_seconds: float) -> None:
+        """Learn the partitions before joining: a leader that does not know them yet shares out none (measured)."""
+        lane = Lane("topic")
+        try:
+            known = lane.call(lambda: self._consumer.partitions_for_topic(self._topic), timeout_seconds)
+        except Exception as error:
+            self.close(leave=False)
+            raise translate(error, f"looking up the topic {self._topic}") from error
+        finally:
+            lane.close()
+        if not known:
+            self.close(leave=False)
+            raise TopicError(f"the topic {self._topic} does not exist; `tickcast topics create` makes it")
 
     def _close_consumer(self) -> None:
         self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_SECONDS * 1000)

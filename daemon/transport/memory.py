@@ -41,6 +41,11 @@ class MemorySource:
         records = [] if turn.waiting else self._fetch(max_records)
         return Polled(records, turn.revoked, lost, turn.assigned)
 
+    @property
+    def joined(self) -> bool:
+        """True while we are a member of the group, with or without partitions."""
+        return self._member_id is not None and self._group.knows(self._member_id)
+
     def assignment(self) -> tuple[int, ...]:
         """Return the partitions that are ours now, sorted."""
         return tuple(sorted(self._owned))

@@ -50,6 +50,13 @@ def turn_until(condition: Callable[[], bool], *members: Member, max_records: int
             member.turn(max_records)
 
 
+def settle(*members: Member) -> None:
+    """Poll until the members share the four partitions evenly and all know of it."""
+    turn_until(lambda: all(len(member.source.assignment()) == 4 // len(members) for member in members), *members)
+    for member in members * 2:
+        member.turn()
+
+
 def owning(source: Source, *, start: bool = True, count: int = 4) -> Member:
     """Return a member that has joined the group and owns `count` partitions."""
     member = Member(source, start=start)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from daemon.errors import Fenced, TransactionFailed
-from tests.contract.members import Member, forecast, owning, ticks, turn_until
+from tests.contract.members import Member, forecast, owning, settle, ticks, turn_until
 from tests.contract.worlds import World
 
 
 def sharing(world: World, *instances: str) -> list[Member]:
     """Return members that share the four partitions evenly."""
     members = [Member(world.source(instance)) for instance in instances]
-    turn_until(lambda: all(len(m.source.assignment()) == 4 // len(members) for m in members), *members)
+    settle(*members)
     return members
 
 
@@ -21,14 +21,14 @@ def test_a_second_member_takes_half_and_the_rest_goes_on(world: World) -> None:
     world.produce([tick for partition in range(4) for tick in ticks(partition, "before")])
     turn_until(lambda: len(first.records) == 4, first)
     second = Member(world.source("1"))
-    turn_until(lambda: len(second.source.assignment()) == 2 == len(first.source.assignment()), first, second)
+    settle(first, second)
 
     assert sorted(first.revoked) == sorted(second.assigned) == list(second.source.assignment())
     assert sorted(first.assigned) == [0, 1, 2, 3], "kept partitions are not assigned again"
     assert not first.lost
     assert sorted(first.source.positions()) == list(first.source.assignment())
 
-    del first.records[:], second.records[:]
+    del first.records[:]
     world.produce([tick for partition in range(4) for tick in ticks(partition, "after")])
     turn_until(lambda: len(first.records) == 2 and len(second.records) == 4, first, second)
     kept, moved = first.source.assignment(), second.source.assignment()

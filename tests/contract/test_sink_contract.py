@@ -7,7 +7,7 @@ import pytest
 from daemon.core.records import Message
 from daemon.errors import BrokerUnavailable, TransactionFailed
 from daemon.transport.port import Outgoing, Role, Sink, Source
-from tests.contract.members import forecast, owning, ticks, turn_until
+from tests.contract.members import forecast, owning, settle, ticks, turn_until
 from tests.contract.worlds import World
 
 
@@ -76,7 +76,7 @@ def test_a_stale_generation_commits_nothing_and_leaks_nothing_into_the_next_tran
     first, sink = owning(world.source()), opened(world)
     stale = first.source.group_metadata()
     second = owning(world.source("1"), count=0)
-    turn_until(lambda: len(second.source.assignment()) == 2, first, second)
+    settle(first, second)
     with pytest.raises(TransactionFailed):
         sink.commit(forecast("stale"), {0: 100, 1: 100, 2: 100, 3: 100}, stale)
     assert values(world) == []
@@ -110,7 +110,7 @@ def test_a_second_sink_with_the_same_id_fences_the_first(world: World) -> None:
 
 def test_sinks_of_two_instances_do_not_disturb_each_other(world: World) -> None:
     first, second = owning(world.source()), owning(world.source("1"), count=0)
-    turn_until(lambda: len(second.source.assignment()) == 2 == len(first.source.assignment()), first, second)
+    settle(first, second)
     sinks = opened(world), opened(world, "1")
     for number in range(3):
         for member, sink in zip((first, second), sinks, strict=True):

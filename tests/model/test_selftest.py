@@ -68,6 +68,15 @@ class SharedSlot(Wrapped):
         return y, after
 
 
+class SharedRange(Wrapped):
+    """A term over all rows that cancels as long as every neighbour is finite."""
+
+    def step(self, x, state):
+        y, after = self._step.step(x, state)
+        with np.errstate(all="ignore"):
+            return y + 0 * np.square(x).sum(), after
+
+
 class LeakyScan(Wrapped):
     """A scan that starts the last chain from the first one's state."""
 
@@ -113,6 +122,10 @@ def test_step_whose_tile_varies_with_the_rows_is_caught():
 def test_rows_that_share_a_slot_are_caught(bundle):
     assert selftest.slots_agree(bundle.step())
     assert not selftest.slots_agree(SharedSlot(bundle.step()))
+
+
+def test_neighbour_that_harms_only_when_it_overflows_is_caught(bundle):
+    assert not selftest.slots_agree(SharedRange(bundle.step()))
 
 
 def test_tile_that_disagrees_is_passed_over(bundle):

@@ -46,6 +46,7 @@ TWISTS = (
     "overflow",
     "swell",  # two of them overflow the carried state
     "swell",
+    "surge",  # state and output are finite, the price that follows from them is not
     "outlier",  # finite for running scales, not for float32
     "late",
     "tolerated",
@@ -99,8 +100,8 @@ def _prices(kind: str, move: int) -> dict[str, float]:
 
 
 def _twisted(tick: dict[str, Any], twist: str, number: int) -> bytes:
-    if twist in ("overflow", "swell", "outlier"):
-        tick["fields"]["flow"] = {"overflow": 1e39, "swell": 2e38, "outlier": -1e300}[twist]
+    if twist in ("overflow", "swell", "surge", "outlier"):
+        tick["fields"]["flow"] = {"overflow": 1e39, "swell": 2e38, "surge": -1e30, "outlier": -1e300}[twist]
     elif twist in ("late", "tolerated"):
         tick["ts"] -= {"late": 60, "tolerated": 1}[twist] * SECOND
     elif twist in ("duplicate", "restart"):
