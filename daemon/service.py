@@ -177,6 +177,7 @@ class Service:
                 f"no transaction succeeded for {now - self._failing_since:.0f} s, the last failed with: {error}; "
                 "check the brokers, then start again: nothing is lost"
             ) from error
+        self._source.confirm_membership()
         self._clock.sleep(self._pause)
         self._pause = min(self._pause * 2, RETRY_SECONDS[1])
         partitions = self._source.assignment()

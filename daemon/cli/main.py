@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from daemon import __version__
-from daemon.cli import broker, config, replay, run, status, topics
+from daemon.cli import broker, config, demo, features, replay, run, status, topics, train
 from daemon.errors import TickcastError
 
 EXIT_WRONG_USE = 2
@@ -31,9 +31,12 @@ app = typer.Typer(
 )
 app.command()(run.run)
 app.command()(status.status)
+app.command()(demo.demo)
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
 app.command()(replay.replay)
+app.command()(train.train)
+app.command()(features.features)
 app.add_typer(config.app, name="config")
 
 

@@ -115,10 +115,10 @@ def _print_report(report: TrainingReport) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Skill on the last ticks, which the model never saw (R² against no change)")
-    table.add_column("instrument")
+    table = Table(title="R² against no change, on ticks never seen", title_justify="left")
+    table.add_column("ticks ahead")
     for horizon in report.horizons:
-        table.add_column(f"{horizon} ticks", justify="right")
+        table.add_column(str(horizon), justify="right")
     for name, skills in report.skill_by_instrument.items():
         table.add_row(name, *map(_percent, skills))
     table.add_section()

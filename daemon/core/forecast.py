@@ -20,6 +20,8 @@ F64 = NDArray[np.float64]
 PRICE_DIGITS = 10
 #: A variance is an estimate; more digits would only pretend.
 VARIANCE_DIGITS = 4
+#: A coverage of 0.9 asks for level 0.04999999999999999, which a bundle knows as 0.05.
+LEVEL_TOLERANCE = 1e-9
 _POWERS_OF_TEN = np.array([float(f"1e{power}") for power in range(-300, 301)])
 
 
@@ -106,6 +108,6 @@ def _rounding(values: F64, digits: int) -> F64:
 def _quantile(output: Output, level: float) -> float | None:
     """Interpolate a residual quantile, in units of y; None where the levels known do not reach so far."""
     known = output.residual_quantiles
-    if not known or not known[0][0] <= level <= known[-1][0]:
+    if not known or not known[0][0] - LEVEL_TOLERANCE <= level <= known[-1][0] + LEVEL_TOLERANCE:
         return None
     return float(np.interp(level, [at for at, _ in known], [quantile for _, quantile in known]))

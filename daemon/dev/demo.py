@@ -65,7 +65,7 @@ def _run_market(stage: Stage, seconds: float, interrupts: Interrupts, console: C
             facts.seconds_left = max(0.0, closing_time - time.monotonic())
             view.show(facts)
         result.tick_count = feed.stop()
-        facts.seconds_left = 0.0
+        facts.seconds_left = None
         drained_by = time.monotonic() + DRAIN_SECONDS
         while reader.ledger.outcome_count < result.tick_count and stage.runs() and interrupts.count < 2:
             if time.monotonic() > drained_by:

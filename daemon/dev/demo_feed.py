@@ -46,7 +46,7 @@ class SimulatedTicks:
     Sessions and pauses are short, so that a minute shows states that reset where a session opens.
     """
 
-    title = "a simulated market, 200 ticks/s"
+    title = "a simulated market, 200 ticks/s; WALK is a random walk, skill there would be a leak"
     gap_seconds = 2.0
 
     _SETTINGS: Mapping[str, Any] = {
@@ -56,8 +56,8 @@ class SimulatedTicks:
         "session_seconds": 20.0,
         "quiet_seconds": 3.0,
     }
-    #: Two minutes of market: enough for skill to show, and trained in half a minute on two cores.
-    _PAST_COUNT = 24_000
+    #: Five minutes of market: enough for skill to show, and trained in half a minute on two cores.
+    _PAST_COUNT = 60_000
 
     def key(self) -> str:
         """Return the settings; the market is a function of them."""

@@ -27,7 +27,7 @@ from daemon.model.manifest import FORMAT
 from daemon.revision import CORE_VERSION
 
 #: Small, because the point is a model that shows skill after half a minute of training.
-TRAINING = ("--units", "32", "--layers", "1", "--epochs", "8", "--minutes", "1")
+TRAINING = ("--units", "32", "--layers", "1", "--epochs", "6", "--minutes", "1")
 DISEASE_SECONDS = 120.0
 STOP_SECONDS = 5.0
 

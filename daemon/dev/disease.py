@@ -25,7 +25,8 @@ from daemon.model.manifest import Manifest
 CALLS = 5
 FEATURES = 3
 UNITS = 16
-SEED = 7
+#: Chosen for answers whose drift is easy to see.
+SEED = 1
 
 Answers = dict[str, list[float]]
 
@@ -68,9 +69,9 @@ def measure() -> Answers:
 def told(answers: Mapping[str, Sequence[float]]) -> list[str]:
     """Return the three lines for people: disease, cure, and that the cure forgets nothing."""
     return [
-        f"disease  a stateful Keras LSTM, asked the same 5 times:  {_listed(answers['keras'])}",
-        f"cure     the same model converted, asked the same:       {_listed(answers['converted'])}",
-        f"memory   one state per instrument:  A {_listed(answers['a'])}, B {_listed(answers['b'])}",
+        f"disease  a stateful Keras LSTM, same input: {_listed(answers['keras'])}",
+        f"cure     the model converted, same input:   {_listed(answers['converted'])}",
+        f"memory   a state per instrument: A {_listed(answers['a'])}, B {_listed(answers['b'])}",
     ]
 
 
@@ -79,7 +80,7 @@ def _value(y: F32 | Any) -> float:
 
 
 def _listed(values: Sequence[float]) -> str:
-    return " ".join(f"{value:.2f}" for value in values)
+    return " ".join(f"{value:.3f}" for value in values)
 
 
 if __name__ == "__main__":

@@ -13,17 +13,17 @@ from typing import Any
 
 import orjson
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
-from daemon.errors import BrokerUnavailable, TopicError
+from daemon.errors import TopicError
 from daemon.transport.connection import Connection
-from daemon.transport.kafka_client import connect
+from daemon.transport.kafka_client import connect, translate
 
 #: Records on their way at most. The client's own buffer has no bound, so a slow broker would otherwise fill the memory.
 IN_FLIGHT_MAX = 10_000
-#: How long a record may take to be acknowledged, or a topic to be found.
+#: How long a record may take to be acknowledged, and how long a broker and the topic are looked for at the start.
 TIMEOUT_SECONDS = 30.0
-TOPIC_TIMEOUT_SECONDS = 10.0
+START_TIMEOUT_SECONDS = 10.0
 
 
 def partition_of(instrument: str, partition_count: int) -> int:
@@ -62,7 +62,7 @@ class TickProducer:
 
     Raises
     ------
-    BrokerUnavailable, TopicError : at once, and later when the broker goes away
+    BrokerUnavailable, TopicError, AccessDenied : at once, and later when the broker goes away
     """
 
     def __init__(self, connection: Connection, topic: str) -> None:
@@ -73,13 +73,13 @@ class TickProducer:
         self._producer: KafkaProducer = connect(
             KafkaProducer,
             connection,
-            TIMEOUT_SECONDS,
+            START_TIMEOUT_SECONDS,
             enable_idempotence=True,
             acks="all",
             compression_type="lz4",
             linger_ms=5,
             batch_size=256 * 1024,
-            max_block_ms=int(TOPIC_TIMEOUT_SECONDS * 1000),
+            max_block_ms=int(START_TIMEOUT_SECONDS * 1000),
             delivery_timeout_ms=int(TIMEOUT_SECONDS * 1000),
             # An integer: the client writes it into the request, and its sender thread dies of a float.
             request_timeout_ms=int(TIMEOUT_SECONDS * 500),
@@ -91,11 +91,12 @@ class TickProducer:
     def _find_topic(self) -> int:
         try:
             return len(self._producer.partitions_for(self._topic))
+        except KafkaTimeoutError as error:
+            self._producer.close(timeout=0)
+            raise TopicError(f"there is no topic {self._topic}; create it with `tickcast topics create`") from error
         except KafkaError as error:
             self._producer.close(timeout=0)
-            raise TopicError(
-                f"topic {self._topic} is not there ({type(error).__name__}); create it with `tickcast topics create`"
-            ) from error
+            raise translate(error, f"looking for topic {self._topic}") from error
 
     def send(self, tick: Mapping[str, Any]) -> None:
         """Send one tick; waits while too many are on their way."""
@@ -118,10 +119,8 @@ class TickProducer:
             try:
                 self._in_flight[0].get(timeout=TIMEOUT_SECONDS)
             except KafkaError as error:
-                raise BrokerUnavailable(
-                    f"topic {self._topic}: a tick was not acknowledged ({error}); "
-                    f"{self.acknowledged_count} before it were"
-                ) from error
+                doing = f"writing to {self._topic}, after {self.acknowledged_count} acknowledged ticks"
+                raise translate(error, doing) from error
             self._in_flight.popleft()
             self.acknowledged_count += 1
 

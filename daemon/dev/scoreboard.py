@@ -101,8 +101,8 @@ class Scoreboard:
             row.open.append((forecast["step"], row.price, row.mean))
 
     def rows(self) -> list[Row]:
-        """Return the rows in the order in which the instruments came up first."""
-        return list(self._rows.values())
+        """Return the rows by name, so that each keeps its place."""
+        return [self._rows[name] for name in sorted(self._rows)]
 
     def _judge(self, row: Row, forecast: Mapping[str, Any], horizon: int) -> None:
         if forecast["reset"] is not None:

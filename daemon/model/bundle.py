@@ -83,7 +83,7 @@ class Bundle:
         description = folder.read_json(path / PROGRAM)
         try:
             program = parse_program(description, arrays)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise BundleError(f"{path / PROGRAM} and {WEIGHTS} do not fit together: {error}; {REMEDY}") from error
         identity = _identity(manifest, program)
         expected = folder.read_text(path / ID).strip()

@@ -113,7 +113,8 @@ def parse_program(description: Mapping[str, Any], arrays: Arrays) -> AnyProgram:
 
     Raises
     ------
-    KeyError, TypeError, ValueError : if the description is none, or weights are missing, left over or misshapen
+    LookupError, TypeError, ValueError, AttributeError, ArithmeticError : if the description is none, or weights are
+        missing, left over or misshapen
     """
     if description["engine"] == "tensorflow":
         weights = tuple(arrays[str(index)] for index in range(len(arrays)))

@@ -109,11 +109,12 @@ def stream_count(rows: int) -> int:
 
 
 def _epoch(network: Network, train: Sequence[SessionRows], pieces: Sequence[Piece], streams: int, rate: float) -> float:
-    states, losses = network.zero_states(streams), []
+    states, losses, weights = network.zero_states(streams), [], []
     for chunk in chunks(train, pieces, streams):
         loss, states = network.fit(chunk, states, rate)
         losses.append(loss)
-    return float(np.mean([float(loss) for loss in losses]))
+        weights.append(float(chunk.weight.sum()))
+    return float(np.average([float(loss) for loss in losses], weights=weights))
 
 
 def run_through(network: Network, sequences: Sequence[F32], outputs: int) -> list[F32]:

@@ -6,8 +6,14 @@ is kept in the end is a plain stack with the same weights, which conversion turn
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
+
+# TensorFlow's notices would break the progress bar. The one about oneDNN is printed before the level counts, and its
+# kernels add up in an order of their own.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import keras
 import numpy as np
@@ -17,7 +23,7 @@ from daemon.core.step import F32
 from daemon.training.streams import CHUNK_TICKS, Chunk
 
 #: Beyond so many standard deviations an outcome pulls linearly: at tick scale the tails are fat, and squares would
-#: let a handful of jumps decide. At 2 the skill at 1 and 10 ticks was lower by a tenth, at 8 it came out level.
+#: let a handful of jumps decide. At 2 the skill on real ticks was a quarter lower one tick ahead.
 HUBER_DELTA = 4.0
 #: Bounds the step after a jump in prices.
 GRADIENT_NORM_MAX = 1.0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from daemon.boundaries import resolve_rules
 from daemon.core.spec import Column, Output
@@ -19,9 +20,6 @@ from daemon.training.fit import EpochEnd, Fitted, fit
 from daemon.training.judge import Judged, Validation, judge
 from daemon.training.options import Listener, Progress, TrainingOptions, TrainingReport
 from daemon.training.scores import mean_skill
-
-if TYPE_CHECKING:
-    from daemon.training.network import Network
 
 
 def train(
@@ -44,13 +42,15 @@ def train(
     began = time.monotonic()
     tell = progress or (lambda progress: None)
     _check_out(out, force=options.force)
-    network_class = _import_network()
+    _check_tensorflow()
     rules = resolve_rules(options.sessions)
     collected = collect(ticks, options.columns, rules, lambda count: tell(Progress("reading", count)))
     splits = split_in_time(collected, options.split, options.horizons)
     columns, outputs = columns_of(splits, options.columns), outputs_of(splits, options.horizons)
 
-    network = network_class(len(columns), len(outputs), options.units, options.layers, options.seed)
+    from daemon.training.network import Network
+
+    network = Network(len(columns), len(outputs), options.units, options.layers, options.seed)
     validation = Validation(network, splits, columns, outputs)
 
     def listen(end: EpochEnd) -> None:
@@ -93,15 +93,10 @@ def _check_out(out: Path, *, force: bool) -> None:
         raise SettingsError(f"{out}: its parent folder does not exist; create it first")
 
 
-def _import_network() -> type[Network]:
-    """Import TensorFlow only here: it takes seconds, and serving does without."""
-    try:
-        from daemon.training.network import Network
-    except ImportError as error:
-        raise SettingsError(
-            "training needs TensorFlow; install it with `pip install 'tickcast[tensorflow]'`"
-        ) from error
-    return Network
+def _check_tensorflow() -> None:
+    """Say that TensorFlow is missing before the ticks are read; importing it takes seconds and waits until then."""
+    if find_spec("tensorflow") is None or find_spec("keras") is None:
+        raise SettingsError("training needs TensorFlow; install it with `pip install 'tickcast[tensorflow]'`")
 
 
 def _manifest(

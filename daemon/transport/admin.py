@@ -6,56 +6,28 @@ so everything is asked here, once, before the first poll.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, MemberToRemove
 from kafka.errors import (
-    CoordinatorLoadInProgressError,
-    CoordinatorNotAvailableError,
     GroupAuthorizationFailedError,
-    KafkaError,
-    NotCoordinatorError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailedError,
     TransactionalIdNotFoundError,
+    UnknownMemberIdError,
     UnknownTopicOrPartitionError,
     for_code,
 )
 
 from daemon.config import Settings, TopicSettings
 from daemon.errors import AccessDenied, TickcastError, TopicError
+from daemon.transport.admin_client import WAIT_SECONDS, admin_client, coordinated
 from daemon.transport.connection import Connection, transactional_id
-from daemon.transport.kafka_client import connect, translate
 from daemon.transport.topics import TopicFacts, creation_config, find_problems, names_by_role
 
 PARTITIONS_DEFAULT = 4
-#: A person waits in front of a command: long enough for a broker that is just starting.
-WAIT_SECONDS = 15.0
-#: The first group or transaction of a new cluster makes it create its own topics; 1-2 s were seen.
-COORDINATOR_SECONDS = 30.0
-
-Answer = TypeVar("Answer")
-
-
-@contextmanager
-def admin_client(connection: Connection, wait_seconds: float = WAIT_SECONDS) -> Iterator[KafkaAdminClient]:
-    """Open an admin client, and turn what it raises into our errors.
-
-    Raises
-    ------
-    BrokerUnavailable, AccessDenied, TopicError
-    """
-    admin = connect(KafkaAdminClient, connection, wait_seconds)
-    try:
-        yield admin
-    except KafkaError as error:
-        raise translate(error, f"asking {connection.bootstrap_servers}") from error
-    finally:
-        admin.close()
 
 
 def create_topics(
@@ -140,33 +112,6 @@ def preflight(connection: Connection, settings: Settings) -> dict[str, TopicFact
     return facts
 
 
-def coordinated(ask: Callable[[], Answer]) -> Answer:
-    """Ask a group's or transaction's coordinator, waiting for one that is just being made."""
-    deadline = time.monotonic() + COORDINATOR_SECONDS
-    while True:
-        try:
-            return ask()
-        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-
-
-def describe_group(admin: KafkaAdminClient, group_id: str) -> dict[str, Any]:
-    """Return kafka-python's description of a group; one that never was has the state Dead."""
-
-    def ask() -> dict[str, Any]:
-        group: dict[str, Any] = admin.describe_groups([group_id])[group_id]
-        error = group["error"] or ""  # the client hands errors out as text, and the group without a state
-        if GroupAuthorizationFailedError.__name__ in error:
-            raise GroupAuthorizationFailedError(error)
-        if not group["group_state"]:
-            raise NotCoordinatorError(error)
-        return group
-
-    return coordinated(ask)
-
-
 def _raise_first(problems: list[TickcastError]) -> None:
     if problems:
         first, more = problems[0], len(problems) - 1
@@ -218,13 +163,15 @@ def _create(admin: KafkaAdminClient, wanted: Mapping[str, Mapping[str, Any]]) ->
 
 
 def _group_problems(admin: KafkaAdminClient, group_id: str) -> list[TickcastError]:
-    denied = AccessDenied(f"no right to READ group {group_id}; grant our user READ on it")
+    """Ask by letting a member leave that there never was: a group without members does not tell our rights on it."""
+    nobody = MemberToRemove(member_id="tickcast-preflight")
     try:
-        group = describe_group(admin, group_id)
+        coordinated(lambda: admin.remove_group_members(group_id, [nobody]))
     except GroupAuthorizationFailedError:
-        return [denied]
-    rights = group.get("authorized_operations")
-    return [denied] if rights and "READ" not in rights else []
+        return [AccessDenied(f"no right to READ group {group_id}; grant our user READ on it")]
+    except UnknownMemberIdError:
+        pass
+    return []
 
 
 def _transaction_problems(admin: KafkaAdminClient, writer: str) -> list[TickcastError]:

@@ -11,7 +11,7 @@ from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.protocol.consumer import IsolationLevel
 
 from daemon.errors import TopicError
-from daemon.transport.admin import WAIT_SECONDS, admin_client, coordinated, describe_group
+from daemon.transport.admin_client import WAIT_SECONDS, admin_client, coordinated, describe_group
 from daemon.transport.connection import Connection
 
 #: The states of a group in which partitions are on their way between members.

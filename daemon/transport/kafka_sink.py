@@ -26,7 +26,7 @@ from kafka.producer.future import FutureRecordMetadata
 from kafka.structs import OffsetAndMetadata
 
 from daemon.core.records import Message
-from daemon.errors import AccessDenied, Fenced, TopicError, TransactionFailed
+from daemon.errors import AccessDenied, BrokerUnavailable, Fenced, TopicError, TransactionFailed
 from daemon.transport.connection import Connection, transactional_id
 from daemon.transport.kafka_client import connect, reason, translate
 from daemon.transport.lane import Lane
@@ -117,7 +117,8 @@ class KafkaSink:
             self._look_up_topics(producer)
         except Exception as error:
             self._discard()
-            raise translate(error, f"claiming the transactional id {self._transactional_id}") from error
+            ours = translate(error, f"claiming the transactional id {self._transactional_id}")
+            raise (ours if isinstance(ours, FINAL) else BrokerUnavailable(str(ours))) from error
 
     def commit(self, outgoing: Outgoing, offsets: Mapping[int, int], group_metadata: object) -> None:
         """Do as `Sink.commit` says; the records carry the time of publishing.

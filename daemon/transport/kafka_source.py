@@ -22,7 +22,8 @@ from kafka.errors import KafkaTimeoutError
 from kafka.structs import MemberState
 
 from daemon.core.records import Record
-from daemon.errors import BrokerUnavailable, TopicError
+from daemon.errors import BrokerUnavailable, Fenced, TopicError
+from daemon.transport.admin_client import admin_client, describe_group
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_client import connect, reason, translate
 from daemon.transport.lane import Lane
@@ -163,6 +164,20 @@ class KafkaSource:
     def group_metadata(self) -> object:
         """Return the membership to commit under; read it right after the poll that brought the records."""
         return self._consumer.group_metadata()
+
+    def confirm_membership(self) -> None:
+        """Do as `Source.confirm_membership` says.
+
+        The consumer itself does not tell: kafka-python ends its heartbeats when they are fenced, and goes on polling.
+        """
+        ours = self._consumer.group_metadata().member_id
+        with admin_client(self._connection, REQUEST_TIMEOUT_SECONDS) as admin:
+            members = describe_group(admin, self._group_id)["members"]
+        for member in members:
+            if member["group_instance_id"] == self._instance_id and member["member_id"] != ours:
+                raise Fenced(
+                    f"another process runs with our [kafka] instance_id {self._instance_id!r}; give each its own"
+                )
 
     def close(self, *, leave: bool) -> None:
         """Do as `Source.close` says.

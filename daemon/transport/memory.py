@@ -84,6 +84,11 @@ class MemorySource:
         assert self._member_id is not None, "poll joins the group"
         return self._group.membership(self._member_id)
 
+    def confirm_membership(self) -> None:
+        """Do as `Source.confirm_membership` says."""
+        if self._member_id is not None and self._group.is_replaced(self._member_id):
+            raise Fenced(f"another process runs with our instance id {self._instance_id!r}")
+
     def close(self, *, leave: bool) -> None:
         """Stop; `leave` takes us out of the group too."""
         if leave and self._member_id is not None:

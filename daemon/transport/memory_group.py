@@ -63,7 +63,7 @@ class MemoryGroup:
         self.offsets: dict[int, int] = {}
         self._partitions = range(partitions)
         self._members: dict[int, _Member] = {}
-        #: Members that are out, as they last knew themselves; the replaced ones among them are refused differently.
+        #: Members that are out, as they last knew themselves; some were replaced by a process of their name.
         self._former: dict[int, _Member] = {}
         self._replaced: set[int] = set()
         self._round_open = False
@@ -89,6 +89,10 @@ class MemoryGroup:
     def knows(self, member_id: int) -> bool:
         """Whether this member is in the group as far as its polls tell; a replaced one is told only when it commits."""
         return member_id in self._members or member_id in self._replaced
+
+    def is_replaced(self, member_id: int) -> bool:
+        """Whether a newer process has taken this member's name over."""
+        return member_id in self._replaced
 
     def turn(self, member_id: int) -> Turn:
         """Let a member take part in a round and learn the outcome of the last one; every poll does this."""
@@ -116,8 +120,9 @@ class MemoryGroup:
 
     def check(self, membership: Membership) -> None:
         """Refuse the commit of a replaced, expelled or outdated member."""
-        if membership.member_id in self._replaced:
-            raise InstanceFenced(f"{membership.instance_id} is another process now")
+        names = {member.instance_id: member_id for member_id, member in self._members.items()}
+        if names.get(membership.instance_id, membership.member_id) != membership.member_id:
+            raise InstanceFenced(f"{membership.instance_id} is another member now")
         if membership.member_id not in self._members or membership.generation != self.generation:
             raise Refused(f"generation {membership.generation} of {membership.instance_id} is over")
 

@@ -104,6 +104,19 @@ class Source(Protocol):
         """Return the membership to commit under; read it right after the poll that brought the records."""
         ...
 
+    def confirm_membership(self) -> None:
+        """Make sure that no newer process has taken over our place in the group.
+
+        Ask after a failed transaction and before `Sink.open`: two processes under one instance id share a transactional
+        id too, and whoever opens it fences the other, for ever if neither asks.
+
+        Raises
+        ------
+        Fenced : one has
+        BrokerUnavailable, AccessDenied : it cannot be learned
+        """
+        ...
+
     def close(self, *, leave: bool) -> None:
         """Close the consumer; `leave` takes a static member out of the group too. Bounded in time, never raises."""
         ...

@@ -105,28 +105,28 @@ class KafkaWorld:
 
     def __init__(self, bootstrap: str) -> None:
         self._connection = Connection(bootstrap)
-        self._topics = make_topics(bootstrap, "contract", PARTITIONS)
-        self._group = f"{GROUP}-{self._topics.ticks}"
+        self.topics = make_topics(bootstrap, "contract", PARTITIONS)
+        self.group = f"{GROUP}-{self.topics.ticks}"
         self._close: list[Callable[[], None]] = []
 
     def source(self, instance: str = "0") -> Source:
         source = KafkaSource(
-            self._connection, topic=self._topics.ticks, group_id=self._group, instance_id=instance, timeout_seconds=20
+            self._connection, topic=self.topics.ticks, group_id=self.group, instance_id=instance, timeout_seconds=20
         )
         self._close.append(lambda: source.close(leave=True))
         return source
 
     def sink(self, instance: str = "0") -> Sink:
         names: dict[Role, str] = {
-            "forecasts": self._topics.forecasts,
-            "state": self._topics.state,
-            "dead_letters": self._topics.dead_letters,
+            "forecasts": self.topics.forecasts,
+            "state": self.topics.state,
+            "dead_letters": self.topics.dead_letters,
         }
         sink = KafkaSink(
             self._connection,
             topics=names,
-            ticks_topic=self._topics.ticks,
-            group_id=self._group,
+            ticks_topic=self.topics.ticks,
+            group_id=self.group,
             instance_id=instance,
             timeout_seconds=20,
         )
@@ -139,7 +139,7 @@ class KafkaWorld:
         producer.flush(10)
 
     def produce_transaction(self, messages: Iterable[Message], *, committed: bool) -> None:
-        producer = self._producer(transactional_id=f"market-{self._group}")
+        producer = self._producer(transactional_id=f"market-{self.group}")
         producer.init_transactions()
         producer.begin_transaction()
         self._send(producer, messages)
@@ -150,16 +150,16 @@ class KafkaWorld:
             producer.abort_transaction()
 
     def hang(self, instance: str, message: Message, offsets: dict[int, int], group_metadata: object) -> None:
-        producer = self._producer(transactional_id=transactional_id(self._group, instance))
+        producer = self._producer(transactional_id=transactional_id(self.group, instance))
         producer.init_transactions()
         producer.begin_transaction()
-        producer.send(self._topics.forecasts, message.value, message.key, partition=message.partition)
+        producer.send(self.topics.forecasts, message.value, message.key, partition=message.partition)
         producer.flush(10)
-        positions = {TopicPartition(self._topics.ticks, p): OffsetAndMetadata(at, "", -1) for p, at in offsets.items()}
+        positions = {TopicPartition(self.topics.ticks, p): OffsetAndMetadata(at, "", -1) for p, at in offsets.items()}
         producer.send_offsets_to_transaction(positions, group_metadata)
 
     def read(self, role: Role, isolation: Isolation = "read_committed") -> list[Record]:
-        topic = getattr(self._topics, role)
+        topic = getattr(self.topics, role)
         consumer = KafkaConsumer(isolation_level=isolation, auto_offset_reset="earliest", **self._options())
         try:
             partitions = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
@@ -175,12 +175,12 @@ class KafkaWorld:
 
     def expel(self, instance: str) -> None:
         admin = KafkaAdminClient(**self._options())
-        admin.remove_group_members(self._group, [MemberToRemove(group_instance_id=instance)])
+        admin.remove_group_members(self.group, [MemberToRemove(group_instance_id=instance)])
         admin.close()
 
     def trim(self, partition: int, first: int) -> None:
         admin = KafkaAdminClient(**self._options())
-        admin.delete_records({TopicPartition(self._topics.ticks, partition): first})
+        admin.delete_records({TopicPartition(self.topics.ticks, partition): first})
         admin.close()
 
     def close(self) -> None:
@@ -197,4 +197,4 @@ class KafkaWorld:
 
     def _send(self, producer: KafkaProducer, messages: Iterable[Message]) -> None:
         for m in messages:
-            producer.send(self._topics.ticks, m.value, m.key, headers=list(m.headers), partition=m.partition)
+            producer.send(self.topics.ticks, m.value, m.key, headers=list(m.headers), partition=m.partition)

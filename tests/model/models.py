@@ -80,6 +80,15 @@ class RunningTotal(layers.Layer):
         return keras.ops.cumsum(inputs, axis=1)
 
 
+@keras.saving.register_keras_serializable(package="tickcast_tests")
+class LongMemory(layers.Layer):
+    """A custom layer that adds the tick of 20 ticks ago: more than a question of a few ticks brings to light."""
+
+    def call(self, inputs):
+        padded = keras.ops.pad(inputs, [[0, 0], [20, 0], [0, 0]])
+        return inputs + padded[:, : keras.ops.shape(inputs)[1]]
+
+
 class Unregistered(layers.Layer):
     def call(self, inputs):
         return inputs

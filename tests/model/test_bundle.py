@@ -6,10 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from daemon.core.spec import Column, Output
 from daemon.errors import BundleError
@@ -140,6 +143,44 @@ def test_broken_array_files_are_refused(bundle, name, content):
 def test_broken_json_is_refused(bundle, name, content):
     (bundle.path / name).write_text(content)
     with pytest.raises(BundleError, match=name):
+        Bundle.load(bundle.path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+PLACES = st.sampled_from(
+    [(), ("engine",), ("n_features",), ("nodes",), ("nodes", 0), ("nodes", 0, "op"), ("nodes", 1, "inputs"),
+     ("nodes", 0, "settings"), ("nodes", 0, "settings", "activation"), ("nodes", 1, "inputs", 0)]
+)  # fmt: skip
+
+
+@given(place=PLACES, value=JSON)
+def test_any_program_gives_a_bundle_or_our_error(tmp_path_factory, place, value):
+    path = tmp_path_factory.getbasetemp() / "fuzzed"
+    bundle = Bundle.load(path) if (path / "id").exists() else tiny_bundle(path.parent, name="fuzzed")
+    content = {"top": bundle.program.describe()}
+    *above, last = ("top", *place)
+    spot = content
+    for key in above:
+        spot = spot[key]
+    spot[last] = value
+    original = (path / "program.json").read_text()
+    (path / "program.json").write_text(json.dumps(content["top"]))
+    try:
+        with suppress(BundleError):  # any other error fails
+            assert Bundle.load(path).id == bundle.id
+    finally:
+        (path / "program.json").write_text(original)
+
+
+def test_weights_of_no_dimension_are_refused(bundle):
+    with np.load(bundle.path / "weights.npz") as content:
+        arrays = {name: np.float32(1) if name == "1.bias" else content[name] for name in content.files}
+    np.savez(bundle.path / "weights.npz", **arrays)
+    with pytest.raises(BundleError, match="do not fit together"):
         Bundle.load(bundle.path)
 
 

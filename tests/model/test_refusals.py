@@ -62,6 +62,11 @@ def test_normalization_over_time_is_refused(tmp_path, models, layers, axis):
     rejects(models, model, tmp_path / "out", r"LayerNormalization\) cannot stream: axis .* beyond the features")
 
 
+def test_hidden_memory_is_caught_by_the_answer_of_the_model_itself(tmp_path, models, layers):
+    model = models.sequence(models.LongMemory(), layers.LSTM(4, return_sequences=True), layers.Dense(2))
+    rejects(models, model, tmp_path / "out", "cannot stream: carried from tick to tick it differs by")
+
+
 def test_flatten_over_time_is_refused(tmp_path, models, layers):
     model = models.sequence(layers.LSTM(3, return_sequences=True), layers.Flatten(), layers.Dense(2), shape=(10, 3))
     rejects(models, model, tmp_path / "out", r"\(Flatten\) cannot stream: it mixes ticks")

@@ -101,7 +101,7 @@ def _prices(kind: str, move: int) -> dict[str, float]:
 
 def _twisted(tick: dict[str, Any], twist: str, number: int) -> bytes:
     if twist in ("overflow", "swell", "surge", "outlier"):
-        tick["fields"]["flow"] = {"overflow": 1e39, "swell": 2e38, "surge": -1e30, "outlier": -1e300}[twist]
+        tick["fields"]["flow"] = {"overflow": 1e39, "swell": 2e38, "surge": 1e30, "outlier": -1e300}[twist]
     elif twist in ("late", "tolerated"):
         tick["ts"] -= {"late": 60, "tolerated": 1}[twist] * SECOND
     elif twist in ("duplicate", "restart"):

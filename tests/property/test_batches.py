@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.core.records import InputRecord
+from daemon.model.numpy_step import NumpyStep
+from tests.bundles import tiny_program
 from tests.property.logs import SPEC, build, cuts, events, logs, pipeline, remembered, run
 from tests.property.oracle import answers
 from tests.ticks import headers, outcomes, raw
@@ -18,6 +20,7 @@ from tests.ticks import headers, outcomes, raw
 rooms = st.sampled_from((1, 2, 3, 100))
 CANARY = [json.dumps(raw(n, price=100 + n % 3, fields={"flow": n % 5, "volume": 2.0})).encode() for n in range(8)]
 ONE_BY_ONE = (1,)
+LSTM = NumpyStep(tiny_program(len(SPEC.columns), len(SPEC.outputs), units=32, layers=2))
 
 
 def places(log: list[InputRecord]) -> set[tuple[int, int]]:
@@ -67,6 +70,14 @@ def test_the_pipeline_says_what_a_plain_loop_says(log, cut, room):
     assert found == answers(log, room)
 
 
+@given(logs, cuts, rooms, st.booleans())
+def test_the_step_that_serves_keeps_the_promise_too(log, cut, room, canary):
+    options = {"step": LSTM, "instruments_per_partition_max": room}
+    reference, other = pipeline(**options), pipeline(**options, canary_ticks=CANARY if canary else ())
+    assert outcomes(run(other, log, cut)) == outcomes(run(reference, log, ONE_BY_ONE))
+    assert remembered(other) == remembered(reference)
+
+
 @given(logs, cuts, cuts, rooms)
 def test_without_the_refused_ticks_all_others_stay_as_they_are(log, cut, other_cut, room):
     whole = pipeline(instruments_per_partition_max=room)
@@ -100,4 +111,3 @@ def test_the_logs_drawn_here_hold_what_they_should():
     expected |= {"non_finite", "outside_session", "evicted", "reset first", "reset session", "reset non_finite"}
     assert {name for name in expected if seen[name] < 20} == set(), seen
     assert seen["forecast"] > 1000
-    assert len(SPEC.columns) == 6

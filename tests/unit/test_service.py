@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from daemon.core.pipeline import Pipeline
-from daemon.errors import BrokerUnavailable, TooManyDeadLetters, TopicError
+from daemon.errors import BrokerUnavailable, Fenced, TooManyDeadLetters, TopicError
 from daemon.health import Health
 from daemon.metrics import Metrics
 from daemon.recovery import Recovery
@@ -183,6 +183,20 @@ def test_instances_that_come_and_go_share_the_ticks() -> None:
             instance.turn()
     assert_each_tick_once(log)
     assert all(instance.source.assignment() for instance in instances.values())
+
+
+def test_the_older_of_two_processes_with_one_name_ends_and_the_newer_goes_on() -> None:
+    log = new_log()
+    fill(log, 30)
+    older = Instance(log, "same")
+    older.turn(3)
+    newer = Instance(log, "same")
+    newer.service._sink.open()
+    newer.turn()
+    with pytest.raises(Fenced):
+        older.turn(20)
+    newer.turn(40)
+    assert_each_tick_once(log)
 
 
 def test_too_many_dead_letters_stop_the_daemon_before_it_drains_the_topic() -> None:

@@ -1,0 +1,201 @@
+"""What kafka-python would do to us on a real broker if the transport let it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from daemon.core.records import Message
+from daemon.errors import TopicError, TransactionFailed
+from daemon.transport.connection import Connection
+from daemon.transport.kafka_sink import KafkaSink
+from daemon.transport.kafka_source import KafkaSource
+from daemon.transport.port import Outgoing
+from tests.contract.members import Member, forecast, owning, settle, turn_until
+from tests.contract.worlds import KafkaWorld
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def world(kafka: str) -> Iterator[KafkaWorld]:
+    world = KafkaWorld(kafka)
+    yield world
+    world.close()
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_ticks_are_read_whatever_codec_their_producer_chose(kafka: str, world: KafkaWorld, codec: str) -> None:
+    producer = KafkaProducer(bootstrap_servers=kafka, compression_type=codec, linger_ms=50)
+    for number in range(100):
+        producer.send(world.topics.ticks, b"%d " % number * 20, b"key", partition=0)
+    producer.close(timeout=10)
+    member = owning(world.source())
+    turn_until(lambda: len(member.records) == 100, member)
+    assert [record.value for record in member.records] == [b"%d " % number * 20 for number in range(100)]
+
+
+def test_poison_does_not_stop_the_records_around_it(world: KafkaWorld) -> None:
+    poison = [b"\xff\xfe", b"", None, b"{", b"\x00" * 100_000]
+    world.produce([Message(0, b"key", value) for value in [b"before", *poison, b"after"]])
+    member = owning(world.source())
+    turn_until(lambda: len(member.records) == 7, member)
+    assert [record.value for record in member.records] == [b"before", *poison, b"after"]
+
+
+def test_a_partition_set_aside_by_the_client_delivers_again_after_it_was_taken_away(world: KafkaWorld) -> None:
+    world.produce([Message(0, b"key", b"%d" % n) for n in range(10)])
+    member = owning(world.source())
+    turn_until(lambda: len(member.records) >= 3, member, max_records=3)
+    member.source.stop(0)
+    world.produce([Message(1, b"key", b"other")])
+    turn_until(lambda: (1, b"other") in member.values, member)
+    world.expel("0")
+    turn_until(lambda: bool(member.lost) and len(member.assigned) == 8, member)
+    member.records.clear()
+    turn_until(lambda: len(member.records) == 11, member)
+
+
+def test_a_new_member_is_given_its_partitions_at_once(world: KafkaWorld) -> None:
+    for instance in "01234":  # a leader that does not know the topic's partitions yet shares out none
+        member = Member(world.source(instance))
+        turn_until(lambda member=member: bool(member.assigned), member)  # type: ignore[misc]
+        assert member.source.assignment() == (0, 1, 2, 3)
+        assert not member.revoked
+        member.source.close(leave=True)
+
+
+def test_offsets_of_an_aborted_transaction_do_not_leak_into_the_next(world: KafkaWorld) -> None:
+    first, sink = owning(world.source()), world.sink()
+    sink.open()
+    stale = first.source.group_metadata()
+    settle(first, Member(world.source("1")))
+    with pytest.raises(TransactionFailed):
+        sink.commit(forecast("stale"), {0: 5, 1: 5}, stale)
+    sink.commit(forecast("good"), {1: 7}, first.source.group_metadata())
+    assert first.source.committed([0, 1]) == {0: None, 1: 7}
+    assert [record.value for record in world.read("forecasts")] == [b"good"]
+
+
+def test_a_record_too_large_for_its_topic_fails_the_whole_transaction_for_good(world: KafkaWorld) -> None:
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    large = Message(1, b"key", os.urandom(2_000_000))
+    with pytest.raises(TopicError, match="MessageSizeTooLarge"):
+        sink.commit(
+            Outgoing({"forecasts": [Message(0, b"key", b"small"), large]}), {0: 1, 1: 1}, source.group_metadata()
+        )
+    assert world.read("forecasts") == []
+    assert source.committed([0, 1]) == {0: None, 1: None}
+    sink.commit(forecast("good"), {0: 2}, source.group_metadata())
+    assert [record.value for record in world.read("forecasts")] == [b"good"]
+
+
+def test_a_record_that_expired_fails_the_transaction_although_the_coordinator_would_commit_it(
+    kafka: str, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.transport.kafka_sink.REQUEST_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("daemon.transport.kafka_sink.DELIVERY_TIMEOUT_SECONDS", 1.0)
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    configure(kafka, world.topics.forecasts, "min.insync.replicas", "2")  # of one: the topic takes nothing now
+    with pytest.raises(TransactionFailed, match="Timeout"):
+        sink.commit(forecast("expired"), {0: 1}, source.group_metadata())
+    assert source.committed([0]) == {0: None}
+    configure(kafka, world.topics.forecasts, "min.insync.replicas", "1")
+    sink.commit(forecast("good"), {0: 1}, source.group_metadata())
+    assert [record.value for record in world.read("forecasts")] == [b"good"]
+
+
+def test_a_record_larger_than_the_clients_default_request_is_written_where_the_topic_takes_it(
+    kafka: str, world: KafkaWorld
+) -> None:
+    configure(kafka, world.topics.dead_letters, "max.message.bytes", "4000000")
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    letter = Message(0, b"key", os.urandom(3_000_000))
+    sink.commit(Outgoing({"dead_letters": [letter]}), {0: 1}, source.group_metadata())
+    assert [record.value for record in world.read("dead_letters")] == [letter.value]
+
+
+def test_a_message_without_key_and_value_is_written_as_an_empty_value(world: KafkaWorld) -> None:
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    letter = Message(0, None, None, (("reason", b"empty"),))
+    sink.commit(Outgoing({"dead_letters": [letter]}), {0: 1}, source.group_metadata())
+    [record] = world.read("dead_letters")
+    assert (record.key, record.value) == (None, b"")
+
+
+def test_a_partition_that_the_output_topic_lacks_is_a_fault_of_the_topic(world: KafkaWorld) -> None:
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    with pytest.raises(TopicError, match="partition 7"):
+        sink.commit(forecast("a", partition=7), {0: 1}, source.group_metadata())
+    assert world.read("forecasts") == []
+
+
+def test_a_missing_topic_is_named_and_not_created(
+    kafka: str, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.transport.kafka_sink.TRANSACTION_TIMEOUT_SECONDS", 2.0)
+    connection, missing = Connection(kafka), f"{world.topics.ticks}-typo"
+    with pytest.raises(TopicError, match=missing):
+        KafkaSource(connection, topic=missing, group_id="g", instance_id="0", timeout_seconds=10)
+    sink = KafkaSink(
+        connection, topics={"forecasts": missing}, ticks_topic="t", group_id="g", instance_id="0", timeout_seconds=10
+    )
+    with pytest.raises(TopicError, match=missing):
+        sink.open()
+    sink.close()
+    admin = KafkaAdminClient(bootstrap_servers=kafka)
+    assert missing not in admin.list_topics()
+    admin.close()
+
+
+def test_a_transaction_that_outlived_its_timeout_fails_and_the_next_one_succeeds(
+    kafka: str, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.transport.kafka_sink.TRANSACTION_TIMEOUT_SECONDS", 1.0)
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+
+    class Slow(Sequence[Message]):
+        """Messages of which the second comes only after the coordinator has ended the transaction."""
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> Message:  # type: ignore[override]
+            if index > 1:
+                raise IndexError
+            if index == 1:
+                wait_for_abort_marker(kafka, world.topics.forecasts)
+            return Message(0, b"key", b"slow")
+
+    with pytest.raises(TransactionFailed):
+        sink.commit(Outgoing({"forecasts": Slow()}), {0: 1}, source.group_metadata())
+    assert world.read("forecasts") == []
+    monkeypatch.undo()
+    sink.commit(forecast("good"), {0: 1}, source.group_metadata())
+    assert [record.value for record in world.read("forecasts")] == [b"good"]
+
+
+def configure(kafka: str, topic: str, key: str, value: str) -> None:
+    """Change one setting of a topic."""
+    admin = KafkaAdminClient(bootstrap_servers=kafka)
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs={key: value})])
+    admin.close()
+
+
+def wait_for_abort_marker(kafka: str, topic: str) -> None:
+    """Return once one record and the marker after it stand in partition 0."""
+    consumer = KafkaConsumer(bootstrap_servers=kafka, isolation_level="read_committed")
+    tp = TopicPartition(topic, 0)
+    while consumer.end_offsets([tp])[tp] < 2:
+        pass
+    consumer.close()

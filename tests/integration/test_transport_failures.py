@@ -1,0 +1,233 @@
+"""A broker that freezes, refuses or is not there: every call ends in time, and with the right error."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+
+from daemon.dev.broker import Broker, free_port, start_broker
+from daemon.errors import AccessDenied, BrokerUnavailable, TransactionFailed
+from daemon.transport.connection import Connection
+from daemon.transport.kafka_sink import KafkaSink
+from daemon.transport.kafka_source import KafkaSource
+from tests.contract.members import Member, forecast, owning, ticks, turn_until
+from tests.contract.worlds import KafkaWorld
+
+pytestmark = pytest.mark.kafka
+
+#: With an authorizer, and open until a rule for a resource exists.
+AUTHORIZED = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+}
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker that only these tests use, since they freeze it and give it rules."""
+    with start_broker(None, Path(tmp_path_factory.mktemp("kafka")), properties=AUTHORIZED) as broker:
+        yield broker
+
+
+@pytest.fixture
+def world(broker: Broker) -> Iterator[KafkaWorld]:
+    world = KafkaWorld(broker.bootstrap)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds of a second or two instead of ten."""
+    for name, seconds in {
+        "kafka_sink.TRANSACTION_TIMEOUT_SECONDS": 3.0,
+        "kafka_sink.REQUEST_TIMEOUT_SECONDS": 1.0,
+        "kafka_sink.DELIVERY_TIMEOUT_SECONDS": 1.5,
+        "kafka_sink.ABORT_TIMEOUT_SECONDS": 1.0,
+        "kafka_sink.CLOSE_TIMEOUT_SECONDS": 1.0,
+        "kafka_source.REQUEST_TIMEOUT_SECONDS": 1.0,
+        "kafka_source.COMMITTED_TIMEOUT_SECONDS": 1.0,
+        "kafka_source.CLOSE_TIMEOUT_SECONDS": 1.0,
+    }.items():
+        monkeypatch.setattr(f"daemon.transport.{name}", seconds)
+
+
+@contextmanager
+def frozen(broker: Broker) -> Iterator[None]:
+    process = psutil.Process(broker.pid)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    start = time.monotonic()
+    call()
+    return time.monotonic() - start
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_record_that_cannot_be_delivered_fails_the_transaction_and_nothing_of_it_appears(
+    broker: Broker, world: KafkaWorld
+) -> None:
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    sink.commit(forecast("first"), {0: 1}, source.group_metadata())
+
+    def fail() -> None:
+        with pytest.raises(TransactionFailed):
+            sink.commit(forecast("lost"), {0: 2}, source.group_metadata())
+
+    with frozen(broker):
+        assert seconds_of(fail) < 8
+    sink.commit(forecast("second"), {0: 3}, source.group_metadata())
+    assert [record.value for record in world.read("forecasts")] == [b"first", b"second"]
+    assert source.committed([0]) == {0: 3}
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("step", ["send_offsets_to_transaction", "commit_transaction"])
+def test_a_call_that_never_returns_is_abandoned(
+    broker: Broker, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.setattr("daemon.transport.kafka_sink.REQUEST_TIMEOUT_SECONDS", 10.0)
+    monkeypatch.setattr("daemon.transport.kafka_sink.DELIVERY_TIMEOUT_SECONDS", 20.0)
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    original = getattr(KafkaProducer, step)
+
+    def freeze_then_call(producer: KafkaProducer, *args: object) -> None:
+        psutil.Process(broker.pid).send_signal(signal.SIGSTOP)
+        original(producer, *args)
+
+    monkeypatch.setattr(KafkaProducer, step, freeze_then_call)
+
+    def fail() -> None:
+        with pytest.raises(TransactionFailed, match="no answer within"):
+            sink.commit(forecast("unknown"), {0: 2}, source.group_metadata())
+
+    try:
+        assert seconds_of(fail) < 8
+    finally:
+        psutil.Process(broker.pid).send_signal(signal.SIGCONT)
+    monkeypatch.setattr(KafkaProducer, step, original)
+    sink.open()  # settles it: the request that was on its way is answered or fenced
+    survived = [record.value for record in world.read("forecasts")]
+    assert survived in ([], [b"unknown"])
+    assert source.committed([0]) == {0: 2 if survived else None}
+    sink.commit(forecast("good"), {0: 3}, source.group_metadata())
+    assert [record.value for record in world.read("forecasts")] == [*survived, b"good"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_frozen_broker_holds_up_no_call_of_a_source(broker: Broker, world: KafkaWorld) -> None:
+    member = owning(world.source())
+    world.produce(ticks(0, "a"))
+    turn_until(lambda: bool(member.records), member)
+    with frozen(broker):
+        assert seconds_of(member.turn) < 2
+        with pytest.raises(BrokerUnavailable):
+            member.source.committed([0])
+        with pytest.raises(BrokerUnavailable):
+            member.source.bounds([0])
+    world.produce(ticks(0, "b"))
+    turn_until(lambda: len(member.records) == 2, member)
+    assert not member.lost
+
+
+@pytest.mark.usefixtures("impatient")
+def test_closing_does_not_wait_for_a_frozen_broker(broker: Broker, world: KafkaWorld) -> None:
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    with frozen(broker):
+        assert seconds_of(sink.close) < 3
+        assert seconds_of(lambda: source.close(leave=True)) < 6
+
+
+@pytest.mark.usefixtures("impatient")
+def test_failed_transactions_leave_no_threads_behind(broker: Broker, world: KafkaWorld) -> None:
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    before = threading.active_count()
+    for _ in range(3):
+        world.sink().open()  # fences ours
+        with pytest.raises(TransactionFailed):
+            sink.commit(forecast("a"), {0: 1}, source.group_metadata())
+        sink.open()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before + 3 * 2:  # the three fencing sinks are open still: two threads each
+        assert time.monotonic() < deadline, threading.enumerate()
+        source.poll(0.05, 1)
+
+
+def test_an_absent_broker_is_waited_for_and_then_named() -> None:
+    absent = Connection(f"127.0.0.1:{free_port()}")
+
+    def fail() -> None:
+        with pytest.raises(BrokerUnavailable, match=absent.bootstrap_servers):
+            KafkaSource(absent, topic="t", group_id="g", instance_id="0", timeout_seconds=1.5)
+
+    before = threading.active_count()
+    assert 1.4 < seconds_of(fail) < 4
+    sink = KafkaSink(absent, topics={}, ticks_topic="t", group_id="g", instance_id="0", timeout_seconds=0.5)
+    with pytest.raises(BrokerUnavailable):
+        sink.open()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before:
+        assert time.monotonic() < deadline, threading.enumerate()
+
+
+def deny(broker: Broker, kind: ResourceType, name: str, operation: ACLOperation) -> None:
+    """Take a right from everybody."""
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    rule = ACL("User:*", "*", operation, ACLPermissionType.DENY, ResourcePattern(kind, name))
+    allow = ACL("User:*", "*", ACLOperation.ALL, ACLPermissionType.ALLOW, ResourcePattern(kind, name))
+    admin.create_acls([rule, allow])
+    admin.close()
+
+
+def again(call: Callable[[], object]) -> None:
+    """Call until it raises: a new rule takes a moment to reach the broker's authorizer."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        call()
+
+
+def test_no_right_to_the_transactional_id(broker: Broker, world: KafkaWorld) -> None:
+    deny(broker, ResourceType.TRANSACTIONAL_ID, f"{world.group}/0", ACLOperation.WRITE)
+    sink = world.sink()
+    with pytest.raises(AccessDenied, match="TransactionalId"):
+        again(sink.open)
+
+
+def test_no_right_to_write_forecasts(broker: Broker, world: KafkaWorld) -> None:
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    deny(broker, ResourceType.TOPIC, world.topics.forecasts, ACLOperation.WRITE)
+    with pytest.raises(AccessDenied, match="TopicAuthorization"):
+        again(lambda: sink.commit(forecast("a"), {0: 1}, source.group_metadata()))
+
+
+def test_no_right_to_read_ticks(broker: Broker, world: KafkaWorld) -> None:
+    deny(broker, ResourceType.TOPIC, world.topics.ticks, ACLOperation.READ)
+    member = Member(world.source())
+    with pytest.raises(AccessDenied, match="TopicAuthorization"):
+        again(member.turn)
+
+
+def test_no_right_to_the_group(broker: Broker, world: KafkaWorld) -> None:
+    deny(broker, ResourceType.GROUP, world.group, ACLOperation.READ)
+    member = Member(world.source())
+    with pytest.raises(AccessDenied, match="GroupAuthorization"):
+        again(member.turn)
