@@ -114,7 +114,7 @@ def _check(splits: Sequence[Split], horizons: Sequence[int]) -> None:
                 )
             if not known.any():
                 raise TickFileError(
-                    f"no price moves within {horizon} ticks in the {name} part; there is nothing to learn from"
+                    f"no price moves in the {name} part (horizon {horizon}); there is nothing to learn from"
                 )
 
 

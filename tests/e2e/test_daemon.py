@@ -10,133 +10,26 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
-from daemon.config import TopicSettings
 from daemon.dev.child import ChildDaemon, to_toml
-from daemon.dev.replay import partition_of
 from schemas import HEADER_PREFIX, Forecast
 from tests.bundles import tiny_bundle
-from tests.kafka_fixture import make_topics
+from tests.e2e.world import LIMIT, PATIENCE_SECONDS, World, await_that, origin
 
 pytestmark = pytest.mark.kafka
-
-PARTITIONS = 4
-PATIENCE_SECONDS = 60.0
-#: A topic's default max.message.bytes: the whole batch.
-LIMIT = 1_048_588
-
-
-class World:
-    """One set of topics, one bundle, and the daemons of one test."""
-
-    def __init__(self, bootstrap: str, directory: Path) -> None:
-        self.bootstrap = bootstrap
-        self.directory = directory
-        self.topics: TopicSettings = make_topics(bootstrap, "daemon", PARTITIONS)
-        self.bundle = tiny_bundle(directory).path
-        self.producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=2, max_request_size=2 * LIMIT)
-        self.sent: list[tuple[int, int]] = []
-        self.daemons: list[ChildDaemon] = []
-
-    def settings(self, instance: str = "0", **sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        settings: dict[str, dict[str, Any]] = {
-            "kafka": {
-                "bootstrap_servers": self.bootstrap,
-                "group_id": self.topics.ticks + "-group",
-                "instance_id": instance,
-            },
-            "topics": self.topics.model_dump(),
-            "model": {"bundle": str(self.bundle)},
-        }
-        for section, keys in sections.items():
-            settings[section] = settings.get(section, {}) | dict(keys)
-        return settings
-
-    def daemon(self, instance: str = "0", **sections: Mapping[str, Any]) -> ChildDaemon:
-        made = ChildDaemon(self.directory, self.settings(instance, **sections), name=f"daemon-{instance}")
-        self.daemons.append(made)
-        return made.start()
-
-    def send(self, value: bytes | None, key: bytes | None, partition: int) -> tuple[int, int]:
-        found = self.producer.send(self.topics.ticks, value, key, partition=partition).get(30)
-        self.sent.append((partition, found.offset))
-        return self.sent[-1]
-
-    def send_quotes(self, count: int, instruments: int = 12) -> None:
-        futures = []
-        for n in range(count):
-            name = f"I{n % instruments}"
-            quote = {"instrument": name, "ts": time.time_ns(), "bid": 100 + n % 7, "ask": 101 + n % 7}
-            futures.append(self.producer.send(
-                self.topics.ticks, json.dumps(quote).encode(), name.encode(), partition=partition_of(name, PARTITIONS)
-            ))  # fmt: skip
-        self.producer.flush()
-        self.sent += [(f.value.partition, f.value.offset) for f in futures]
-
-    def outcomes(self) -> list[ConsumerRecord]:
-        """Read all committed forecasts and dead letters."""
-        consumer = KafkaConsumer(
-            bootstrap_servers=self.bootstrap, isolation_level="read_committed", enable_auto_commit=False
-        )
-        places = [
-            TopicPartition(topic, p)
-            for topic in (self.topics.forecasts, self.topics.dead_letters)
-            for p in range(PARTITIONS)
-        ]
-        consumer.assign(places)
-        consumer.seek_to_beginning()
-        ends = consumer.end_offsets(places)
-        found: list[ConsumerRecord] = []
-        while any(consumer.position(place) < ends[place] for place in places):
-            for records in consumer.poll(200, max_records=10_000).values():
-                found += records
-        consumer.close()
-        return found
-
-    def await_outcomes(self) -> list[ConsumerRecord]:
-        """Wait until every tick sent has an outcome, then check that each has exactly one."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while len(found := self.outcomes()) < len(self.sent):
-            assert time.monotonic() < deadline, (
-                f"{len(found)} outcomes for {len(self.sent)} ticks; {[daemon.tail() for daemon in self.daemons]}"
-            )
-        assert Counter(map(origin, found)) == Counter(self.sent)
-        return found
-
-
-def origin(record: ConsumerRecord) -> tuple[int, int]:
-    """Return partition and offset of the tick that an outcome belongs to."""
-    if record.headers:
-        headers = dict(record.headers)
-        return int(headers[HEADER_PREFIX + "partition"]), int(headers[HEADER_PREFIX + "offset"])
-    forecast = Forecast.model_validate_json(record.value)
-    assert record.key == forecast.instrument.encode()
-    _, partition, offset = forecast.id.rsplit("-", 2)
-    assert int(partition) == record.partition
-    return int(partition), int(offset)
 
 
 @pytest.fixture
 def world(kafka: str, tmp_path: Path) -> Iterator[World]:
-    made = World(kafka, tmp_path)
+    made = World(kafka, tmp_path, tiny_bundle(tmp_path).path)
     yield made
-    made.producer.close()
-    for daemon in made.daemons:
-        daemon.stop()
-
-
-def await_that(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS:.0f} s: {what}"
-        time.sleep(0.02)
+    made.close()
 
 
 def test_sigterm_finishes_the_batch_and_says_where_it_stood(world: World) -> None:

@@ -38,6 +38,7 @@ def read_one(broker: Broker, topic: str) -> bytes:
         consumer.close()
 
 
+@pytest.mark.long
 def test_records_survive_a_kill_and_a_clean_stop_and_the_port_stays(tmp_path: Path):
     with start_broker(None, tmp_path) as broker:
         topic = make_topics(broker.bootstrap, "survivor", partitions=1).ticks
@@ -107,7 +108,7 @@ def test_background_broker_starts_once_says_where_it_is_and_stops(tmp_path: Path
     assert not psutil.pid_exists(int(str(running["pid"])))
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_foreground_broker_stops_cleanly_on_a_signal(tmp_path: Path, how: signal.Signals):
     command = [*TICKCAST, "broker", "run", "--port", "0", "--dir", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -122,6 +123,7 @@ def test_foreground_broker_stops_cleanly_on_a_signal(tmp_path: Path, how: signal
     assert find_broker(tmp_path) is None
 
 
+@pytest.mark.long
 def test_foreground_broker_that_is_killed_ends_with_an_error(tmp_path: Path):
     command = [*TICKCAST, "broker", "run", "--port", "0", "--dir", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

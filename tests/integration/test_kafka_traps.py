@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import NotEnoughReplicasError
 
 from daemon.core.records import Message
 from daemon.errors import TopicError, TransactionFailed
@@ -103,12 +105,13 @@ def test_a_record_that_expired_fails_the_transaction_although_the_coordinator_wo
     source, sink = owning(world.source()).source, world.sink()
     sink.open()
     configure(kafka, world.topics.forecasts, "min.insync.replicas", "2")  # of one: the topic takes nothing now
+    wait_until_refused(kafka, world.topics.forecasts)
     with pytest.raises(TransactionFailed, match="Timeout"):
         sink.commit(forecast("expired"), {0: 1}, source.group_metadata())
     assert source.committed([0]) == {0: None}
     configure(kafka, world.topics.forecasts, "min.insync.replicas", "1")
     sink.commit(forecast("good"), {0: 1}, source.group_metadata())
-    assert [record.value for record in world.read("forecasts")] == [b"good"]
+    assert [record.value for record in world.read("forecasts") if record.value != b"probe"] == [b"good"]
 
 
 def test_a_record_larger_than_the_clients_default_request_is_written_where_the_topic_takes_it(
@@ -190,6 +193,15 @@ def configure(kafka: str, topic: str, key: str, value: str) -> None:
     admin = KafkaAdminClient(bootstrap_servers=kafka)
     admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs={key: value})])
     admin.close()
+
+
+def wait_until_refused(kafka: str, topic: str) -> None:
+    """Return once the topic's new setting has reached the broker."""
+    producer = KafkaProducer(bootstrap_servers=kafka, enable_idempotence=False, acks="all", retries=0)
+    with suppress(NotEnoughReplicasError):
+        while True:
+            producer.send(topic, b"probe", b"key", partition=0).get(timeout=10)
+    producer.close(timeout=5)
 
 
 def wait_for_abort_marker(kafka: str, topic: str) -> None:

@@ -1,0 +1,46 @@
+# Everything is installed into .venv of this checkout; after that the program is .venv/bin/tickcast.
+
+PYTHON := $(firstword $(shell command -v python3.11 python3 2>/dev/null))
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: install demo test check format lock clean
+.DELETE_ON_ERROR:
+
+install: $(INSTALLED)
+
+# Every package is pinned by its hash; the project itself is linked, so that changes of the code count at once.
+$(INSTALLED): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed: install python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: Python 3.11 or newer is needed")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+# make demo DEMO_ARGS="--seconds 30"
+demo: $(INSTALLED)
+	@exec $(BIN)/tickcast demo $(DEMO_ARGS)
+
+# make test TEST_ARGS="-k session"
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not long" $(TEST_ARGS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m long
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Newest versions that fit pyproject.toml.
+lock: $(INSTALLED)
+	$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --python-version 3.11 \
+		--upgrade --custom-compile-command "make lock" --output-file requirements.txt
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

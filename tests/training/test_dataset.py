@@ -1,0 +1,197 @@
+"""What training makes of ticks, without TensorFlow: rows as in the daemon, splits that do not leak, scales, scores."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+
+from daemon.boundaries import resolve_rules
+from daemon.core.pipeline import Pipeline, PipelineOptions
+from daemon.core.spec import ModelSpec
+from daemon.errors import SettingsError, TickFileError
+from daemon.training import DEFAULT_COLUMNS, TrainingOptions
+from daemon.training.collect import LIMITS, collect
+from daemon.training.dataset import columns_of, outputs_of, scaled, split_in_time, training_rows, volatility_of
+from daemon.training.scores import LEVELS, mean_skill, residual_figures, skill
+from tests.steps import RandomStep
+from tests.ticks import raw, record
+from tests.training.market_ticks import market_ticks
+
+HORIZONS = (1, 5, 20)
+RULES = resolve_rules(())
+
+
+def collected(ticks, columns=DEFAULT_COLUMNS):
+    return collect(ticks, columns, resolve_rules(()))
+
+
+class RecordingStep(RandomStep):
+    """Keeps the rows that reach the model."""
+
+    def __init__(self, n_features: int, n_outputs: int) -> None:
+        super().__init__(n_features, n_outputs)
+        self.rows: list[np.ndarray] = []
+
+    def scan(self, x, start, waves):
+        self.rows += list(x.copy())
+        return super().scan(x, start, waves)
+
+
+def test_training_rows_have_the_bits_of_the_rows_in_the_daemon():
+    ticks = market_ticks(1500)
+    columns = (*DEFAULT_COLUMNS, "session_time", "change", "price", "ema:7:micro", "diff:wait")
+    found = collected(ticks, columns)
+    splits = split_in_time(found, 0.7, HORIZONS)
+    spec = ModelSpec(
+        "m", columns_of(splits, columns), outputs_of(splits, HORIZONS), volatility_prior=volatility_of(splits)
+    )
+    step = RecordingStep(len(columns), len(HORIZONS))
+    pipeline = Pipeline(spec, step, RULES, PipelineOptions(LIMITS))
+    pipeline.assign(0, cold=False)
+    seen = {track.name: [] for track in found.tracks}
+    for offset, tick in enumerate(ticks):
+        assert pipeline.advance([record(tick, offset)]).forecasts
+        seen[tick["instrument"]].append(step.rows[-1])
+    for track in found.tracks:
+        ours = scaled(track.features, spec.columns)
+        assert ours.dtype == np.float32
+        assert ours.tobytes() == np.array(seen[track.name]).tobytes()
+
+
+def test_ticks_the_daemon_would_refuse_are_left_out_and_counted():
+    ticks = [raw(second) for second in range(200)]
+    ticks[50] |= {"price": -1.0}
+    ticks[60:60] = [raw(59.5, bid=2.0, ask=1.0), raw(3)]
+    found = collected(ticks)
+    assert found.refused == {"price_not_positive": 1, "crossed_quote": 1, "late": 1}
+    assert found.tick_count == 199
+
+
+def test_more_refused_than_accepted_ticks_are_an_error_that_says_why():
+    ticks = [raw(second) for second in range(200)]
+    with pytest.raises(TickFileError, match=r"200 of 200 ticks were refused, 200 as missing_field: .*fields.open"):
+        collected(ticks, ["field:open"])
+
+
+def test_an_unknown_feature_is_named():
+    with pytest.raises(SettingsError, match="unknown feature 'retrun'; known are return"):
+        collected([], ["retrun"])
+
+
+def test_parts_follow_each_other_in_time_for_all_instruments():
+    splits = split_in_time(collected(market_ticks(6000)), 0.7, HORIZONS)
+    for split in splits:
+        assert (split.train.begin, split.train.end) == (0, split.validation.begin)
+        assert (split.validation.end, split.test.end) == (split.test.begin, len(split.track.ts))
+    for before, after in (("train", "validation"), ("validation", "test")):
+        last = max(split.track.ts[getattr(split, before).end - 1] for split in splits)
+        first = min(split.track.ts[getattr(split, after).begin] for split in splits)
+        assert last < first
+    sizes = [sum(len(getattr(split, part).target) for split in splits) for part in ("train", "validation", "test")]
+    assert np.allclose(np.array(sizes) / 6000, [0.595, 0.105, 0.3], atol=0.001)
+
+
+def test_targets_are_log_returns_within_the_part_and_the_session():
+    splits = split_in_time(collected(market_ticks(6000)), 0.7, HORIZONS)
+    for split in splits:
+        session = np.cumsum(split.track.resets)
+        for part in (split.train, split.validation, split.test):
+            for row in range(part.begin, part.end):
+                for column, horizon in enumerate(HORIZONS):
+                    found, later = part.target[row - part.begin, column], row + horizon
+                    if later < part.end and session[later] == session[row]:
+                        assert found == np.log(split.track.price[later]) - np.log(split.track.price[row])
+                    else:
+                        assert np.isnan(found)
+
+
+def test_nothing_after_the_split_reaches_columns_scales_or_training_rows():
+    ticks = market_ticks(4000)
+    poisoned = copy.deepcopy(ticks)
+    for tick in poisoned[int(4000 * 0.85 * 0.7) :]:
+        for key in ("price", "bid", "ask"):
+            if key in tick:
+                tick[key] *= 3.0
+    results = []
+    for each in (ticks, poisoned):
+        splits = split_in_time(collected(each), 0.7, HORIZONS)
+        columns, outputs = columns_of(splits, DEFAULT_COLUMNS), outputs_of(splits, HORIZONS)
+        rows = training_rows(splits, columns, outputs)
+        blobs = [(session.x.tobytes(), session.y.tobytes(), session.weight.tobytes()) for session in rows]
+        results.append((columns, outputs, volatility_of(splits), blobs))
+    assert results[0] == results[1]
+
+
+def test_training_rows_are_standardised_sessions_with_weightless_unknown_targets():
+    splits = split_in_time(collected(market_ticks(6000)), 0.7, HORIZONS)
+    rows = training_rows(splits, columns_of(splits, DEFAULT_COLUMNS), outputs_of(splits, HORIZONS))
+    starts = sum(int(split.track.resets[: split.train.end].sum()) for split in splits)
+    assert len(rows) == starts > 3
+    x = np.concatenate([session.x for session in rows])
+    assert np.allclose(x.mean(axis=0), 0, atol=1e-3)
+    assert np.allclose(x.std(axis=0), 1, atol=1e-3)
+    for session in rows:
+        for column, horizon in enumerate(HORIZONS):
+            assert not session.weight[-horizon:, column].any()
+            assert session.weight[:-horizon, column].all()
+        assert not session.y[session.weight == 0].any()
+    y = np.concatenate([session.y[session.weight[:, 2] > 0, 2] for session in rows])
+    assert np.sqrt(np.mean(y**2)) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_constant_column_keeps_a_scale_of_one():
+    ticks = [tick | {"fields": {"flat": 3.0}} for tick in market_ticks(2000)]
+    splits = split_in_time(collected(ticks, ["return", "field:flat"]), 0.7, HORIZONS)
+    column = columns_of(splits, ["return", "field:flat"])[1]
+    assert (column.mean, column.std) == (3.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("ticks", "horizons", "error", "words"),
+    [
+        ([raw(second) for second in range(20)], (1,), TickFileError, "20 usable ticks are too few"),
+        ([raw(second) for second in range(300)], (1,), TickFileError, "the validation part has 32 ticks"),
+        ([raw(second) for second in range(3000)], (1, 5), TickFileError, "no price moves in the train part"),
+        (market_ticks(3000), (1, 2000), SettingsError, "horizon 2000 is longer than any session in the train part"),
+    ],
+)
+def test_data_that_cannot_be_learned_from_is_refused_in_one_line(ticks, horizons, error, words):
+    with pytest.raises(error, match=words):
+        split_in_time(collected(ticks), 0.7, horizons)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"horizons": ()}, "horizons"),
+        ({"horizons": (5, 1)}, "horizons"),
+        ({"horizons": (0, 1)}, "horizons"),
+        ({"split": 1.0}, "split = 1.0: give a share from 0.2 to 0.95"),
+        ({"units": 0}, "units = 0: give a whole number"),
+        ({"epochs": 0}, "epochs = 0"),
+        ({"minutes": 0.0}, "minutes"),
+    ],
+)
+def test_options_that_make_no_sense_name_the_value_allowed(option, words):
+    with pytest.raises(SettingsError, match=words):
+        TrainingOptions(**option)
+
+
+def test_skill_is_one_for_truth_zero_for_no_change_and_unknown_where_nothing_moves():
+    target = np.array([[1.0, 0.0], [-2.0, 0.0], [np.nan, np.nan]])
+    assert skill(target, np.nan_to_num(target)) == [1.0, None]
+    assert skill(target, np.zeros_like(target)) == [0.0, None]
+    assert skill(target, -np.nan_to_num(target))[0] == -3.0
+    assert mean_skill([(0.1, None), (0.3, None), (None, None)]) == (pytest.approx(0.2), None)
+
+
+def test_residual_figures_are_mean_square_and_quantiles_of_known_errors():
+    errors = np.append(np.random.default_rng(0).normal(0.5, 2.0, 100_000), np.nan)
+    variance, quantiles = residual_figures(errors)
+    assert variance == pytest.approx(4.25, rel=0.02)
+    assert [level for level, _ in quantiles] == list(LEVELS)
+    assert dict(quantiles)[0.975] == pytest.approx(0.5 + 1.96 * 2, abs=0.05)
+    assert json.loads(json.dumps(quantiles))

@@ -1,0 +1,225 @@
+"""Training end to end on a simulated market: ticks in, a bundle out that the daemon runs to the same figures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from daemon.boundaries import resolve_rules
+from daemon.cli import features as features_command
+from daemon.cli import train as train_command
+from daemon.core.features import BASES
+from daemon.core.pipeline import Pipeline, PipelineOptions
+from daemon.dev.market import WALK
+from daemon.errors import SettingsError, TickFileError
+from daemon.model.bundle import Bundle
+from daemon.model.selftest import self_test
+from daemon.training import Progress, TrainingOptions, train
+from daemon.training.collect import LIMITS
+from tests.ticks import record
+from tests.training.market_ticks import market_ticks
+
+pytestmark = pytest.mark.tensorflow
+
+HORIZONS = (1, 10)
+SMALL = TrainingOptions(horizons=HORIZONS, units=8, layers=2, epochs=2, columns=("return", "imbalance", "signed_size"))
+
+
+@pytest.fixture(scope="module")
+def ticks() -> list[dict]:
+    return market_ticks(16_000)
+
+
+@pytest.fixture(scope="module")
+def trained(ticks, tmp_path_factory):
+    """One run that has time to learn, with all it told its listener."""
+    told: list[Progress] = []
+    options = replace(SMALL, units=16, epochs=8, columns=(*SMALL.columns, "ema:20:signed_size", "ema:20:imbalance"))
+    report = train(ticks, options, tmp_path_factory.mktemp("training") / "bundle", told.append)
+    return report, told
+
+
+def test_order_flow_is_learned_and_the_walk_shows_no_skill(trained):
+    report, _ = trained
+    flow = {name: skills for name, skills in report.skill_by_instrument.items() if name != WALK}
+    assert all(skills[1] > 0.05 for skills in flow.values())
+    # the market's own mean would reach about 0.28; what can be seen of it allows for about half
+    assert all(skill < 0.3 for skills in flow.values() for skill in skills)
+    assert all(skill < 0.01 for skill in report.skill_by_instrument[WALK])
+    assert report.skill[1] == pytest.approx(np.mean([skills[1] for skills in report.skill_by_instrument.values()]))
+
+
+def test_the_daemon_s_pipeline_scores_what_the_report_says(trained, ticks):
+    report, _ = trained
+    bundle = Bundle.load(report.bundle)
+    assert bundle.id == report.bundle_id
+    pipeline = Pipeline(bundle.spec, self_test(bundle, "numpy"), resolve_rules(()), PipelineOptions(LIMITS))
+    pipeline.assign(0, cold=False)
+    forecasts = defaultdict(list)
+    records = [record(tick, offset) for offset, tick in enumerate(ticks)]
+    for begin in range(0, len(records), 500):
+        for message in pipeline.advance(records[begin : begin + 500]).forecasts:
+            payload = json.loads(message.value)
+            forecasts[payload["instrument"]].append(payload)
+    cut = sorted(tick["ts"] for tick in ticks)[int(len(ticks) * 0.7)]
+    for name, skills in report.skill_by_instrument.items():
+        assert [skill_of(forecasts[name], cut, column) for column in range(2)] == pytest.approx(skills, abs=1e-3)
+
+
+def skill_of(forecasts: list[dict], cut: int, column: int) -> float:
+    errors = moves = 0.0
+    horizon = HORIZONS[column]
+    for now, later in zip(forecasts, forecasts[horizon:], strict=False):
+        if now["ts"] >= cut and now["session"] == later["session"]:
+            errors += (np.log(later["price"]) - np.log(now["mean"][column])) ** 2
+            moves += (np.log(later["price"]) - np.log(now["price"])) ** 2
+    return 1 - errors / moves
+
+
+def test_the_bundle_knows_how_wrong_it_is(trained):
+    manifest = Bundle.load(trained[0].bundle).manifest
+    assert manifest.validation_variance > 0
+    assert [output.horizon for output in manifest.outputs] == list(HORIZONS)
+    for output in manifest.outputs:
+        quantiles = dict(output.residual_quantiles)
+        assert quantiles[0.05] < 0 < quantiles[0.95]
+        assert 0.3 < output.residual_variance < 2  # in units of the root mean square of the targets
+    assert manifest.trained_on["ticks"] == trained[0].parts
+
+
+def test_the_listener_hears_of_reading_every_epoch_and_judging(trained):
+    report, told = trained
+    assert {progress.stage for progress in told} == {"reading", "training", "judging"}
+    epochs = [progress for progress in told if progress.stage == "training"]
+    assert [progress.epoch for progress in epochs] == list(range(1, report.epochs + 1))
+    assert all(np.isfinite([progress.loss, progress.skill, progress.seconds_left]).all() for progress in epochs)
+    best = max(epochs, key=lambda progress: progress.skill)
+    assert report.best_epoch == best.epoch
+
+
+def test_the_same_seed_gives_the_same_bundle_and_the_test_part_has_no_say(ticks, tmp_path):
+    ticks = ticks[:4000]
+    poisoned = [
+        tick | {"bid_size": 1e6} if number >= 4000 * 0.7 and "bid" in tick else tick
+        for number, tick in enumerate(ticks)
+    ]
+    first = train(ticks, SMALL, tmp_path / "first")
+    assert train(ticks, SMALL, tmp_path / "again").bundle_id == first.bundle_id
+    poisoned_report = train(poisoned, SMALL, tmp_path / "poisoned")
+    assert poisoned_report.bundle_id == first.bundle_id
+    assert poisoned_report.skill != first.skill
+    assert train(ticks, replace(SMALL, seed=1), tmp_path / "seed").bundle_id != first.bundle_id
+
+
+def test_carried_states_give_what_the_plain_stack_gives_in_one_go():
+    from daemon.training.fit import run_through
+    from daemon.training.network import Network
+
+    network = Network(3, 2, units=5, layers=2, seed=3)
+    random = np.random.default_rng(0)
+    sequences = [random.standard_normal((length, 3)).astype(np.float32) for length in (1, 64, 200, 70)]
+    plain = network.plain_model()
+    for x, found in zip(sequences, run_through(network, sequences, 2), strict=True):
+        assert np.allclose(found, np.array(plain(x[None]))[0], atol=1e-6)
+
+
+def interrupt_at(epoch: int):
+    def listen(progress: Progress) -> None:
+        if progress.epoch >= epoch and progress.stage != "judging":
+            raise KeyboardInterrupt
+
+    return listen
+
+
+def test_ctrl_c_keeps_the_best_so_far(ticks, tmp_path):
+    report = train(ticks[:4000], replace(SMALL, epochs=50), tmp_path / "bundle", interrupt_at(2))
+    assert (report.ended_by, report.epochs) == ("interrupt", 2)
+    assert Bundle.load(tmp_path / "bundle").id == report.bundle_id
+
+
+def test_ctrl_c_before_there_is_anything_to_keep_writes_nothing(ticks, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(ticks[:4000], SMALL, tmp_path / "bundle", interrupt_at(0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fitting_ends_when_its_time_is_up(ticks, tmp_path):
+    report = train(ticks[:4000], replace(SMALL, epochs=1000, minutes=1e-6), tmp_path / "bundle")
+    assert (report.ended_by, report.epochs) == ("time", 1)
+
+
+def test_an_existing_bundle_is_replaced_only_by_force(ticks, tmp_path):
+    out = tmp_path / "bundle"
+    train(ticks[:4000], replace(SMALL, epochs=1), out)
+    before = Bundle.load(out).id
+    with pytest.raises(SettingsError, match="exists; give another --out, or --force"):
+        train(ticks[:4000], replace(SMALL, epochs=1, seed=5), out)
+    assert Bundle.load(out).id == before
+    report = train(ticks[:4000], replace(SMALL, epochs=1, seed=5, force=True), out)
+    assert before != Bundle.load(out).id == report.bundle_id
+
+
+def test_refused_data_and_a_missing_folder_write_nothing(ticks, tmp_path):
+    with pytest.raises(TickFileError):
+        train(ticks[:50], SMALL, tmp_path / "bundle")
+    with pytest.raises(SettingsError, match="parent folder does not exist"):
+        train(ticks[:4000], SMALL, tmp_path / "absent" / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_tensorflow_the_extra_is_named_before_ticks_are_read(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(SettingsError, match=r"pip install 'tickcast\[tensorflow\]'"):
+        train(iter(()), SMALL, tmp_path / "bundle")
+
+
+def run(command, *arguments: str):
+    app = typer.Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, arguments)
+
+
+def test_the_command_reads_files_and_reports_as_a_table_or_as_json(ticks, tmp_path):
+    path = tmp_path / "ticks.jsonl"
+    path.write_text("".join(json.dumps(tick) + "\n" for tick in ticks[:4000]))
+    options = [
+        "--out",
+        str(tmp_path / "bundle"),
+        "--horizons",
+        "1,10",
+        "--units",
+        "8",
+        "--layers",
+        "1",
+        "--epochs",
+        "1",
+    ]
+    shown = run(train_command.train, str(path), *options)
+    assert shown.exit_code == 0, shown.output
+    assert "FLOW1" in shown.stdout
+    assert "epoch 1: loss" in shown.stderr
+    printed = run(train_command.train, str(path), *options, "--force", "--json")
+    report = json.loads(printed.stdout)
+    assert report["bundle_id"] == Bundle.load(tmp_path / "bundle").id
+    assert report["horizons"] == [1, 10]
+    assert set(report["skill_by_instrument"]) == {"FLOW1", "FLOW2", WALK}
+
+
+def test_horizons_that_are_no_numbers_are_refused(tmp_path):
+    result = run(train_command.train, "x.csv", "--out", str(tmp_path / "b"), "--horizons", "1,x")
+    assert isinstance(result.exception, SettingsError)
+
+
+def test_features_lists_every_built_in_with_its_meaning():
+    listed = json.loads(run(features_command.features, "--json").stdout)
+    assert set(listed["features"]) == {*BASES, "field:NAME"}
+    assert all(listed["features"].values())
+    text = run(features_command.features).stdout
+    assert all(name in text for name in [*listed["features"], *listed["transforms"]])
