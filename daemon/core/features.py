@@ -13,11 +13,11 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import inf, isfinite, log, log1p, sqrt
+from math import isfinite, log, log1p, sqrt
 
-from daemon.core.instrument import Instrument
+from daemon.core.moment import Moment
 from daemon.core.spec import Column
-from schemas import Reason, Rejected, Tick
+from schemas import Reason, Rejected
 
 #: Weight of the newest tick in running scales and volatility: a memory of about 500 ticks.
 RUNNING_WEIGHT = 0.002
@@ -32,83 +32,10 @@ VOLATILITY_FLOOR = 0.01
 VARIANCE_CELL = 0
 
 
-class Moment:
-    """One tick against the instrument before it: the numbers that several features share."""
-
-    __slots__ = (
-        "ask",
-        "ask_size",
-        "before",
-        "bid",
-        "bid_size",
-        "change",
-        "log_return",
-        "opened",
-        "price",
-        "tick",
-        "wait_ns",
-    )
-
-    def __init__(self, tick: Tick, before: Instrument, opened: bool) -> None:
-        self.tick = tick
-        self.before = before
-        #: True on the first tick of a session: differences to the session before say nothing about this one.
-        self.opened = opened
-        # The quote after this tick.
-        latest = before if tick.bid is None else tick
-        self.bid, self.ask, self.bid_size, self.ask_size = latest.bid, latest.ask, latest.bid_size, latest.ask_size
-        self.price = self._reference_price()
-        previous = before.price
-        if opened or previous is None:
-            self.change = self.log_return = 0.0
-            self.wait_ns = 0
-        else:
-            self.change = self.price - previous
-            self.log_return = _log_ratio(self.price, previous) if self.price > 0 and previous > 0 else 0.0
-            self.wait_ns = max(tick.ts - before.last_ts, 0)
-
-    def _reference_price(self) -> float:
-        """Return the price forecasts refer to: the mid of the latest quote, or the trade price where there is none.
-
-        Forecasting the last trade would score bid-ask bounce as skill (Roll 1984).
-        """
-        if self.bid is not None and self.ask is not None:
-            return self.bid / 2 + self.ask / 2  # the halves: a sum could overflow
-        assert self.tick.price is not None  # a tick without a quote has a price
-        return self.tick.price
-
-
-def _log_ratio(price: float, previous: float) -> float:
-    ratio = price / previous
-    return log(ratio) if 0 < ratio < inf else log(price) - log(previous)
-
-
 #: Computes a feature's value from the moment and its cells (which it may write), starting at the given index.
 Feature = Callable[[Moment, list[float], int], float]
 
 # --- bases: features without cells ------------------------------------------------------------------------------------
-
-
-def _spread(moment: Moment, cells: list[float], at: int) -> float:
-    if moment.bid is None or moment.ask is None or moment.price == 0:
-        return 0.0
-    return (moment.ask - moment.bid) / abs(moment.price)
-
-
-def _imbalance(moment: Moment, cells: list[float], at: int) -> float:
-    bid_size, ask_size = moment.bid_size, moment.ask_size
-    if bid_size is None or ask_size is None:
-        return 0.0
-    # Each side as a share: sums of huge sizes would overflow.
-    largest = max(bid_size, ask_size)
-    if largest == 0:
-        return 0.0
-    bid_share, ask_share = bid_size / largest, ask_size / largest
-    return (bid_share - ask_share) / (bid_share + ask_share)
-
-
-def _micro(moment: Moment, cells: list[float], at: int) -> float:
-    return _spread(moment, cells, at) * _imbalance(moment, cells, at) / 2
 
 
 def _signed_size(moment: Moment, cells: list[float], at: int) -> float:
@@ -129,9 +56,12 @@ BASES: dict[str, tuple[Feature, str]] = {
     "return": (lambda m, cells, at: m.log_return, "log return of the reference price since the tick before"),
     "change": (lambda m, cells, at: m.change, "difference of the reference price to the tick before"),
     "price": (lambda m, cells, at: m.price, "reference price"),
-    "spread": (_spread, "ask minus bid, relative to the reference price"),
-    "imbalance": (_imbalance, "(bid size - ask size) / (bid size + ask size) of the latest quote"),
-    "micro": (_micro, "size-weighted mid over mid, minus 1"),
+    "spread": (lambda m, cells, at: m.spread, "ask minus bid, relative to the reference price"),
+    "imbalance": (
+        lambda m, cells, at: m.imbalance,
+        "(bid size - ask size) / (bid size + ask size) of the latest quote",
+    ),
+    "micro": (lambda m, cells, at: m.spread * m.imbalance / 2, "size-weighted mid over mid, minus 1"),
     "signed_size": (_signed_size, "log(1 + size) of a trade, negative where the seller took liquidity; 0 for a quote"),
     "trade": (lambda m, cells, at: 0.0 if m.tick.price is None else 1.0, "1 where the tick holds a trade"),
     "wait": (lambda m, cells, at: log1p(m.wait_ns * 1e-6), "log(1 + milliseconds since the tick before)"),
@@ -267,12 +197,13 @@ class FeatureTable:
         Rejected : a field is missing, or a transform is not defined for its value
         """
         cells = cells.copy()
-        row = []
+        row: list[float] = []
+        append = row.append
         # The hot loop of the daemon, ten turns a tick: helpers and conveniences were measured and inlined.
         for feature, at, scale_at, mean, std in self._columns:
             value = feature(moment, cells, at)
             if scale_at < 0:
-                row.append((value - mean) / std)
+                append((value - mean) / std)
                 continue
             # Standardise by the running scale before this tick, then move the scale.
             mean, variance = cells[scale_at], cells[scale_at + 1]
@@ -282,7 +213,7 @@ class FeatureTable:
                 scaled = CLIP
             elif scaled < -CLIP:
                 scaled = -CLIP
-            row.append(scaled)
+            append(scaled)
             moved = RUNNING_WEIGHT * scaled
             cells[scale_at] = mean + moved * std
             variance *= (1 - RUNNING_WEIGHT) * (1 + moved * scaled)

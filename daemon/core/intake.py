@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from daemon.core.features import FeatureTable, Moment, volatility
+from daemon.core.features import FeatureTable, volatility
 from daemon.core.instrument import Instrument
+from daemon.core.moment import Moment
 from daemon.core.sessions import Rules, Session
 from schemas import Reason, Rejected, ResetCause, Tick
 

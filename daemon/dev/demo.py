@@ -41,6 +41,7 @@ def run_demo(options: DemoOptions, console: Console) -> None:
             try:
                 stage = prepare(options, console, closing)
                 interrupts.answer = "note"
+                result.ledger, result.facts = stage.reader.ledger, stage.facts
                 _run_market(stage, options.seconds, interrupts, console, result)
                 _close_books(stage, result)
             finally:
@@ -53,7 +54,7 @@ def run_demo(options: DemoOptions, console: Console) -> None:
 
 
 def _run_market(stage: Stage, seconds: float, interrupts: Interrupts, console: Console, result: Result) -> None:
-    """Let ticks in for so many seconds, then wait for the outcomes; a signal cuts both short."""
+    """Let ticks in for so many seconds, then wait for the outcomes; a signal ends the one, a second one the other."""
     reader, facts = stage.reader, stage.facts
     feed = Feed(stage.producer, stage.ticks.present())
     closing_time = time.monotonic() + seconds
@@ -78,9 +79,7 @@ def _run_market(stage: Stage, seconds: float, interrupts: Interrupts, console: C
 
 def _close_books(stage: Stage, result: Result) -> None:
     """Stop the daemon, and count what stands in the topics now that nobody writes any more."""
-    result.facts = stage.facts
     ended_early = not stage.runs()
     result.daemon_code = stage.daemon.stop()
     result.daemon_words = stage.daemon.tail() if ended_early else ""
     result.is_whole = stage.reader.read_to_end(DRAIN_SECONDS)
-    result.ledger = stage.reader.ledger

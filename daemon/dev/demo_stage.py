@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kafka.errors import KafkaError
 from rich.console import Console
 
 from daemon.config import ENV_PREFIX, TopicSettings
@@ -107,7 +108,8 @@ def prepare(options: DemoOptions, console: Console, exits: ExitStack) -> Stage:
     sections["model"] = {"bundle": str(bundle)}
     daemon = _start_daemon(directory, sections, console, exits)
     reader = exits.enter_context(closing(OutcomeReader(connection, topics, PARTITIONS)))
-    producer = exits.enter_context(closing(TickProducer(connection, topics.ticks)))
+    producer = TickProducer(connection, topics.ticks)
+    exits.callback(_let_go, producer)
     console.print(f"market   {ticks.title}; Ctrl-C closes it\n")
     return Stage(ticks, broker, daemon, producer, reader)
 
@@ -149,6 +151,11 @@ def _start_daemon(directory: Path, sections: dict[str, Any], console: Console, e
     daemon.start().wait_ready()
     console.print(f"daemon   ready after {time.monotonic() - began:.1f} s, its log is {_near(daemon.log)}")
     return daemon
+
+
+def _let_go(producer: TickProducer) -> None:
+    with suppress(KafkaError):  # ticks that a dead broker never took: the books say so already
+        producer.close()
 
 
 def _forget_environment() -> None:

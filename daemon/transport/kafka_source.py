@@ -20,6 +20,7 @@ from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaTimeoutError
 from kafka.structs import MemberState
+from kafka.structs import MemberState
 
 from daemon.core.records import Record
 from daemon.errors import BrokerUnavailable, Fenced, TopicError
@@ -38,6 +39,8 @@ SESSION_TIMEOUT_MS = 10_000
 #: The broker holds a fetch this long when a partition has nothing; at 500 one hot partition beside idle ones fell from
 #: 64,800 to 12,200 records/s.
 FETCH_MAX_WAIT_MS = 20
+#: How long a poll waits for a rebalance to end, whatever its own timeout; see `KafkaSource.poll`.
+REBALANCE_WAIT_SECONDS = 1.0
 #: A broker aborts the transaction of a killed producer after its timeout of 10 s, plus up to 10 s until it looks.
 COMMITTED_TIMEOUT_SECONDS = 30.0
 REQUEST_TIMEOUT_SECONDS = 10.0
@@ -79,9 +82,16 @@ class KafkaSource:
         self._look_up_topic(timeout_seconds)
 
     def poll(self, timeout_seconds: float, max_records: int) -> Polled:
-        """Do as `Source.poll` says. A poll that raised is never tried again: kafka-python would spin in it."""
+        """Do as `Source.poll` says; wait up to `REBALANCE_WAIT_SECONDS` while the group rebalances.
+
+        Such a poll delivers nothing anyway, and the answer to our joining must find us waiting: kafka-python 3.0.12
+        throws an answer away that arrives between two polls, and joins anew (measured; with short polls for ever).
+        A poll that raised is never tried again: kafka-python would spin in it.
+        """
         try:
             fetched = self._consumer.poll(timeout_ms=timeout_seconds * 1000, max_records=max_records)
+            if not fetched and self._consumer.group_metadata().state == MemberState.REBALANCING:
+                fetched = self._consumer.poll(timeout_ms=REBALANCE_WAIT_SECONDS * 1000, max_records=max_records)
         except Exception as error:
             raise translate(error, f"reading {self._topic}") from error
         changed = self._changes.take()

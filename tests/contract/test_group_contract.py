@@ -36,19 +36,6 @@ def test_a_second_member_takes_half_and_the_rest_goes_on(world: World) -> None:
     assert sorted(second.values) == sorted((p, name) for p in moved for name in (b"before", b"after"))
 
 
-def test_a_partition_never_has_two_owners(world: World) -> None:
-    members = [Member(world.source(instance)) for instance in "012"]
-    deadline_turns = 200
-    for _ in range(deadline_turns):
-        for member in members:
-            member.turn()
-            owned = [partition for m in members for partition in m.source.assignment()]
-            assert len(owned) == len(set(owned)), owned
-        if sorted(len(m.source.assignment()) for m in members) == [1, 1, 2]:
-            return
-    pytest.fail("the group did not settle")
-
-
 def test_leaving_hands_the_partitions_over(world: World) -> None:
     first, second = sharing(world, "0", "1")
     first.source.close(leave=True)

@@ -7,7 +7,7 @@ import pytest
 from daemon.core.records import Message
 from daemon.errors import BrokerUnavailable, TransactionFailed
 from daemon.transport.port import Outgoing, Role, Sink, Source
-from tests.contract.members import forecast, owning, settle, ticks, turn_until
+from tests.contract.members import Member, forecast, owning, settle, ticks, turn_until
 from tests.contract.worlds import World
 
 
@@ -75,8 +75,7 @@ def test_the_next_owner_begins_where_the_last_one_committed(world: World) -> Non
 def test_a_stale_generation_commits_nothing_and_leaks_nothing_into_the_next_transaction(world: World) -> None:
     first, sink = owning(world.source()), opened(world)
     stale = first.source.group_metadata()
-    second = owning(world.source("1"), count=0)
-    settle(first, second)
+    settle(first, Member(world.source("1")))
     with pytest.raises(TransactionFailed):
         sink.commit(forecast("stale"), {0: 100, 1: 100, 2: 100, 3: 100}, stale)
     assert values(world) == []
@@ -89,9 +88,7 @@ def test_a_stale_generation_commits_nothing_and_leaks_nothing_into_the_next_tran
 
 def test_a_pending_rebalance_does_not_stop_a_commit(world: World) -> None:
     first, sink = owning(world.source()), opened(world)
-    second = owning(world.source("1"), count=0)
-    for _ in range(3):
-        second.turn()  # has asked to join; the group waits for the first member
+    Member(world.source("1")).turn()  # has asked to join; the group waits for the first member
     sink.commit(forecast("a"), {0: 1}, first.source.group_metadata())
     assert values(world) == [b"a"]
 
@@ -109,7 +106,7 @@ def test_a_second_sink_with_the_same_id_fences_the_first(world: World) -> None:
 
 
 def test_sinks_of_two_instances_do_not_disturb_each_other(world: World) -> None:
-    first, second = owning(world.source()), owning(world.source("1"), count=0)
+    first, second = owning(world.source()), Member(world.source("1"))
     settle(first, second)
     sinks = opened(world), opened(world, "1")
     for number in range(3):

@@ -118,15 +118,16 @@ def test_the_same_seed_gives_the_same_bundle_and_the_test_part_has_no_say(ticks,
     assert train(ticks, replace(SMALL, seed=1), tmp_path / "seed").bundle_id != first.bundle_id
 
 
-def test_carried_states_give_what_the_plain_stack_gives_in_one_go():
-    from daemon.training.fit import run_through
+def test_carried_states_give_what_the_plain_stack_gives_in_one_go(monkeypatch):
+    from daemon.training import fit
     from daemon.training.network import Network
 
+    monkeypatch.setattr(fit, "STREAMS_MAX", 2)  # so that sequences follow each other in a stream
     network = Network(3, 2, units=5, layers=2, seed=3)
     random = np.random.default_rng(0)
     sequences = [random.standard_normal((length, 3)).astype(np.float32) for length in (1, 64, 200, 70)]
     plain = network.plain_model()
-    for x, found in zip(sequences, run_through(network, sequences, 2), strict=True):
+    for x, found in zip(sequences, fit.run_through(network, sequences, 2), strict=True):
         assert np.allclose(found, np.array(plain(x[None]))[0], atol=1e-6)
 
 

@@ -154,6 +154,10 @@ def test_a_tick_from_before_the_opening_is_late_whatever_is_tolerated(outside):
     assert told[4] == ("Tue", None)  # late, but of this session
 
 
+def test_a_late_tick_does_not_open_the_last_day_of_a_calendar_again_from_beyond_it():
+    assert story(table(), 295, 250, lateness=10**6) == [("2024-01-02T15:04:55Z", "first"), "late"]
+
+
 def test_a_late_tick_of_this_session_stays_in_it():
     assert story(Gap(20), 0, 15, 10, lateness=5) == [(START_LABEL, "first"), (START_LABEL, None), (START_LABEL, None)]
 
