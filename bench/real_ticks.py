@@ -20,8 +20,8 @@ from daemon.training import TrainingOptions, train
 ONE_BY_ONE = 5000
 
 
-def run(on: Rig, name: str, ticks: list[dict[str, Any]], bundle: Path, batch: int) -> dict[str, bytes]:
-    """Run the daemon over ticks; return the payloads by the id of their tick, without the topic's name."""
+def run(on: Rig, name: str, ticks: list[dict[str, Any]], bundle: Path, batch: int) -> tuple[int, dict[str, bytes]]:
+    """Run the daemon over ticks; return the number of outcomes, and the payloads by their tick."""
     topics = on.topics(name)
     on.fill(topics.ticks, ticks)
     daemon = on.daemon(name, topics, bundle, max_batch_ticks=batch).start().wait_ready()
@@ -38,7 +38,7 @@ def run(on: Rig, name: str, ticks: list[dict[str, Any]], bundle: Path, batch: in
         last[forecast["instrument"]] = forecast["ts"]
         found[forecast["id"].removeprefix(topics.ticks)] = record.value.replace(topics.ticks.encode(), b"ticks")
     assert len(found) + dead == len(ticks), f"{len(found)} forecasts and {dead} dead letters for {len(ticks)} ticks"
-    return found
+    return len(found) + dead, found
 
 
 def main() -> None:
@@ -50,10 +50,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, rig(Path(folder)) as on:
         bundle = Path(folder) / "bundle"
         train(ticks[: len(ticks) // 2], TrainingOptions(minutes=2), bundle)
-        outcomes = run(on, "all", ticks, bundle, 2000)
+        outcomes, _ = run(on, "all", ticks, bundle, 2000)
         first = list(islice(ticks, ONE_BY_ONE))
         equal = run(on, "single", first, bundle, 1) == run(on, "many", first, bundle, 2000)
-    result = {"ticks": len(ticks), "outcomes": len(outcomes), "payloads equal": equal}
+    result = {
+        "ticks": len(ticks),
+        "outcomes": outcomes,
+        "one by one": len(first),
+        "payloads equal": equal,
+    }
     print(json.dumps({"machine": machine(), **result}, indent=2))
 
 

@@ -22,8 +22,9 @@ Tick = Mapping[str, Any]
 class Ticks(Protocol):
     """A market with a past to learn from, and a present."""
 
-    #: What it is, for people.
-    title: str
+    #: What past and present are, for people.
+    past_title: str
+    present_title: str
     #: Silence of event time that ends a session.
     gap_seconds: float
 
@@ -46,7 +47,8 @@ class SimulatedTicks:
     Sessions and pauses are short, so that a minute shows states that reset where a session opens.
     """
 
-    title = "a simulated market, 200 ticks/s; WALK is a random walk, skill there would be a leak"
+    past_title = "five minutes of a simulated market"
+    present_title = "simulated, 200 ticks/s; WALK is a pure random walk"
     gap_seconds = 2.0
 
     _SETTINGS: Mapping[str, Any] = {
@@ -91,7 +93,8 @@ class FileTicks:
         self._half = sum(1 for _ in read_ticks([path], in_order=False)) // 2
         if self._half < 1:
             raise TickFileError(f"{path}: holds fewer than two ticks; give a longer file")
-        self.title = f"the second half of {path.name} at its own pace"
+        self.past_title = f"first half of {path.name}"
+        self.present_title = f"second half of {path.name}"
 
     def key(self) -> str:
         """Return the hash of the file."""

@@ -110,7 +110,7 @@ def prepare(options: DemoOptions, console: Console, exits: ExitStack) -> Stage:
     reader = exits.enter_context(closing(OutcomeReader(connection, topics, PARTITIONS)))
     producer = TickProducer(connection, topics.ticks)
     exits.callback(_let_go, producer)
-    console.print(f"market   {ticks.title}; Ctrl-C closes it\n")
+    console.print(f"market   {ticks.present_title}; Ctrl-C closes it\n")
     return Stage(ticks, broker, daemon, producer, reader)
 
 
@@ -125,7 +125,7 @@ def _broker_and_model(model: KeptModel, fresh: bool, console: Console, exits: Ex
     broker = _start_broker(model.directory, console, exits)
     answers = measured.wait()
     console.print("\n".join(told(answers)))
-    console.print(f"train    on the past of {model.ticks.title}")
+    console.print(f"train    {model.ticks.past_title}")
     model.train(answers)
     return broker, model.bundle
 

@@ -22,6 +22,8 @@ PLAIN_SECONDS = 5.0
 JUDGED_MIN = 100
 #: Lines around the rows: head, rules, the lines below, the prompt.
 FRAME_LINES = 8
+#: With the other columns this makes 80 characters.
+NAME_CHARS_MAX = 18
 NOTHING = "·"
 
 
@@ -74,14 +76,20 @@ def _table(scoreboard: Scoreboard, rows_max: int) -> Table:
     horizon = scoreboard.horizon
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", show_footer=True, footer_style="dim")
     hidden = len(rows) - rows_max
-    table.add_column("instrument", f"{hidden} more" if hidden > 0 else "all", no_wrap=True, min_width=10)
-    table.add_column("price", justify="right", no_wrap=True, min_width=9)
-    table.add_column(f"in {horizon} ticks" if horizon else "forecast", justify="right", no_wrap=True, min_width=11)
-    table.add_column("bp", justify="right", no_wrap=True, min_width=6)
-    table.add_column("interval, bp", justify="right", no_wrap=True, min_width=13)
-    table.add_column("session", justify="right", no_wrap=True, min_width=8)
-    table.add_column("ms", justify="right", no_wrap=True, min_width=5)
-    table.add_column("skill", _skill(scoreboard.errors), justify="right", no_wrap=True, min_width=6)
+    instrument = {"no_wrap": True, "overflow": "ellipsis", "min_width": 10, "max_width": NAME_CHARS_MAX}
+    table.add_column("instrument", f"{hidden} more" if hidden > 0 else "all", **instrument)
+    # The widths hold what is usual, so that columns stay where they are while figures change.
+    columns = (
+        ("price", "", 8),
+        (f"+{horizon} ticks" if horizon else "forecast", "", 9),
+        ("bp", "", 6),
+        ("interval, bp", "", 12),
+        ("session", "", 8),
+        ("ms", "", 5),
+        ("skill", _skill(scoreboard.errors), 5),
+    )
+    for name, footer, width in columns:
+        table.add_column(name, footer, justify="right", no_wrap=True, min_width=width)
     for row in rows[: max(rows_max, 1)]:
         table.add_row(*_cells(row))
     return table
@@ -92,12 +100,12 @@ def _cells(row: Row) -> Sequence[str | Text]:
     expected = row.basis_points(row.mean)
     interval = NOTHING
     if row.lower is not None and row.upper is not None:
-        interval = f"{row.basis_points(row.lower):+.1f} {row.basis_points(row.upper):+.1f}"
+        interval = f"{_points(row.basis_points(row.lower))} {_points(row.basis_points(row.upper))}"
     return (
         row.instrument,
         f"{row.price:.{decimals}f}",
         f"{row.mean:.{decimals}f}",
-        Text(f"{expected:+.2f}", style="green" if expected > 0 else "red"),
+        Text(_points(expected), style="green" if expected > 0 else "red"),
         interval,
         _session(row.session),
         NOTHING if row.latency_ms is None else f"{row.latency_ms:.1f}",
@@ -136,6 +144,10 @@ def _probe(facts: Facts) -> str:
 def _skill(errors: Errors) -> str:
     skill = errors.skill
     return NOTHING if skill is None or errors.judged_count < JUDGED_MIN else f"{skill:+.2f}"
+
+
+def _points(value: float) -> str:
+    return f"{value:+.2f}" if abs(value) < 9.995 else f"{value:+.1f}"
 
 
 def _session(session: str | None) -> str:

@@ -20,7 +20,6 @@ from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaTimeoutError
 from kafka.structs import MemberState
-from kafka.structs import MemberState
 
 from daemon.core.records import Record
 from daemon.errors import BrokerUnavailable, Fenced, TopicError

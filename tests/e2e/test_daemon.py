@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka import KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
+from kafka.serializer import Serializer
 
 from daemon.dev.child import ChildDaemon, to_toml
 from schemas import HEADER_PREFIX, Forecast
@@ -105,6 +107,13 @@ BAD = {
 }
 
 
+class NullSerializer(Serializer):
+    """Writes what kafka-python's `send` refuses and other clients write: a record with neither key nor value."""
+
+    def serialize(self, topic: str, headers: object, data: object) -> None:
+        return None
+
+
 def test_bad_ticks_become_dead_letters_and_harm_nobody(world: World) -> None:
     daemon = world.daemon().wait_ready()
 
@@ -122,6 +131,11 @@ def test_bad_ticks_become_dead_letters_and_harm_nobody(world: World) -> None:
     expected[world.send(largest, None, 0)] = ("not_json", None, largest)
     tick = json.dumps({**GOOD, "ts": time.time_ns()}).encode()
     expected[world.send(tick, b"\xff\xfe", 0)] = ("key_not_utf8", b"\xff\xfe", tick)
+    nothing = KafkaProducer(bootstrap_servers=world.bootstrap, value_serializer=NullSerializer())
+    at = nothing.send(world.topics.ticks, b"", None, partition=0).get(30).offset
+    nothing.close()
+    world.sent.append((0, at))
+    expected[0, at] = ("empty", None, b"")
     send_good()
     found = world.await_outcomes()
     letters = {origin(r): r for r in found if r.headers}
@@ -130,7 +144,9 @@ def test_bad_ticks_become_dead_letters_and_harm_nobody(world: World) -> None:
     assert steps == list(range(len(steps))), "the good instrument's state was touched"
     metrics = daemon.metrics()
     for reason, values in BAD.items():
-        assert metrics[f'tickcast_dead_letters_total{{reason="{reason}"}}'] == len(values) + (reason == "not_json")
+        assert metrics[f'tickcast_dead_letters_total{{reason="{reason}"}}'] == len(values) + (
+            reason in ("not_json", "empty")
+        )
 
 
 def reason_of(record: ConsumerRecord) -> str:

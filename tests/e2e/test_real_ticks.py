@@ -14,7 +14,6 @@ from daemon.tick_files import read_ticks
 from daemon.training import TrainingOptions, train
 from schemas import Forecast
 from tests.e2e.world import World, origin
-from tests.real import real_file
 
 pytestmark = [pytest.mark.kafka, pytest.mark.tensorflow]
 
@@ -23,8 +22,8 @@ ONE_BY_ONE = 1_200
 
 
 @pytest.fixture(scope="module")
-def ticks() -> list[dict[str, Any]]:
-    return list(islice(read_ticks([real_file("crypto_ticks_2024-08-08.csv.gz")], in_order=True), CUT))
+def ticks(real_ticks: Path) -> list[dict[str, Any]]:
+    return list(islice(read_ticks([real_ticks], in_order=True), CUT))
 
 
 @pytest.fixture(scope="module")
