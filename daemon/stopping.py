@@ -41,6 +41,7 @@ class Stopper:
         """Disarm the deadline and give the signals back, when everything has been closed."""
         if self._deadline is not None:
             self._deadline.cancel()
+            self._deadline.join()
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
 
