@@ -163,15 +163,17 @@ class Pipeline:
         """
         self._batch += 1
         batch = Batch()
-        accepted: list[tuple[Record, Row]] = []
+        accepted: list[Record | None] = []
+        rows: list[Row] = []
         evicted: list[Instrument] = []
         for record in records:
             try:
-                accepted.append((record, self._accept(record, evicted)))
+                rows.append(self._accept(record, evicted))
+                accepted.append(record)
             except Rejected as rejected:
                 self._refuse(batch, record, rejected.reason, rejected.detail)
-        if accepted:
-            self._forecast(batch, accepted)
+        if rows:
+            self._forecast(batch, accepted, rows)
         self._table.release(instrument.slot for instrument in evicted)
         batch.evicted_count = len(evicted)
         return batch
@@ -217,24 +219,20 @@ class Pipeline:
         batch.reasons[reason] += 1
         batch.dead_letters.append(dead_letter(record, reason, detail, self.dead_letter_bytes_max))
 
-    def _forecast(self, batch: Batch, accepted: list[tuple[Record, Row]]) -> None:
+    def _forecast(self, batch: Batch, records: list[Record | None], rows: list[Row]) -> None:
         """Run the accepted rows, and the canary among them, through the step and write their outcomes."""
-        rows = [row for _, row in accepted]
-        canary_at = -1
         if self._canary is not None:
-            canary_at = self._canary.place(len(rows))
-            rows.insert(canary_at, self._canary.next_row())
-        outputs, broken = self._run(rows)
+            place = self._canary.place(len(rows))
+            rows.insert(place, self._canary.next_row())
+            records.insert(place, None)
+        outputs, levels, broken = self._run(rows)
         if self._canary is not None:
-            batch.probe = self._canary.observe(outputs[canary_at])
-            outputs = np.delete(outputs, canary_at, axis=0)
-            del rows[canary_at]
-            broken = {index - (index > canary_at) for index in broken if index != canary_at}
-        self._write(batch, accepted, self._levels(rows, outputs), broken)
-        batch.outputs = np.delete(outputs, sorted(broken), axis=0) if broken else outputs
+            batch.probe = self._canary.observe(outputs[place])
+        written = self._write(batch, records, rows, levels, broken)
+        batch.outputs = outputs[written]
 
-    def _run(self, rows: list[Row]) -> tuple[F32, set[int]]:
-        """Step every row from its own state and keep the last states; return outputs and the rows that broke."""
+    def _run(self, rows: list[Row]) -> tuple[F32, Levels, set[int]]:
+        """Step every row from its own state, keep the last states; return outputs, levels and the rows that broke."""
         planner = Planner(self._batch)
         for row in rows:
             planner.add(row.instrument, reset=row.reset is not None)
@@ -245,13 +243,15 @@ class Pipeline:
         outputs, sound = np.empty_like(y), np.empty(len(rows), np.bool_)
         outputs[order] = y
         sound[order] = finite
-        sound &= self._levels(rows, outputs).finite
+        levels = self._levels(rows, outputs)
+        sound &= levels.finite
         broken: set[int] = set()
         if not sound.all():
             broken = self._mend(rows, x, outputs, final, sound, planner)
+            levels = self._levels(rows, outputs)
         slots, chains = planner.ends()
         self._table.scatter(slots, final[chains])
-        return outputs, broken
+        return outputs, levels, broken
 
     def _mend(self, rows: list[Row], x: F32, outputs: F32, final: F32, sound: Bools, planner: Planner) -> set[int]:
         """Redo the chains that broke, row by row after their first break, and reset their instruments there.
@@ -285,15 +285,20 @@ class Pipeline:
         price = np.array([row.price for row in rows])
         return self._forecaster.levels(outputs, price, np.array([row.volatility for row in rows]))
 
-    def _write(self, batch: Batch, accepted: list[tuple[Record, Row]], levels: Levels, broken: set[int]) -> None:
-        """Write the outcome of each accepted tick, in log order."""
+    def _write(
+        self, batch: Batch, records: list[Record | None], rows: list[Row], levels: Levels, broken: set[int]
+    ) -> list[int]:
+        """Write the outcome of each accepted tick, in log order; return the rows that became forecasts."""
         mean = levels.mean.tolist()
         unknown = [None] * len(mean)
         lower = unknown if levels.lower is None else levels.lower.tolist()
         upper = unknown if levels.upper is None else levels.upper.tolist()
         variance = unknown if levels.variance is None else levels.variance.tolist()
         horizons, model, warmup_ticks = self._spec.horizons, self._spec.model_id, self._options.warmup_ticks
-        for index, (record, row) in enumerate(accepted):
+        written = []
+        for index, (record, row) in enumerate(zip(records, rows, strict=True)):
+            if record is None:  # the canary
+                continue
             if index in broken:
                 self._refuse(batch, record, Reason.NON_FINITE, "the model's state or output is not finite")
                 continue
@@ -320,3 +325,5 @@ class Pipeline:
             batch.forecasts.append(Message(record.partition, name.encode(), encode_forecast(payload)))
             batch.timestamps.append(record.timestamp)
             batch.instruments.append(name)
+            written.append(index)
+        return written

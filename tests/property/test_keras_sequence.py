@@ -38,7 +38,7 @@ def keras_and_bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarr
     manifest = Manifest(columns=columns, outputs=(Output(1, scale=1e-3), Output(10, scale=1e-3)))
     bundle = convert(model, manifest, tmp_path_factory.mktemp("keras") / "bundle")
     inputs = np.random.default_rng(5).standard_normal((len(INSTRUMENTS), STEPS, 2)).astype(np.float32)
-    return inputs, np.asarray(model(inputs)), bundle
+    return inputs, keras.ops.convert_to_numpy(model(inputs)), bundle
 
 
 @settings(max_examples=20)
