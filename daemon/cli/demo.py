@@ -32,7 +32,7 @@ def demo(
     """
     from rich.console import Console
 
-    from daemon.dev.demo import run_demo
-    from daemon.dev.demo_stage import DemoOptions
+    from daemon.dev.demo.stage import DemoOptions
+    from daemon.dev.demo.story import run_demo
 
     run_demo(DemoOptions(seconds, ticks, bundle, fresh, directory), Console(highlight=False))

@@ -243,6 +243,7 @@ class Pipeline:
         outputs, sound = np.empty_like(y), np.empty(len(rows), np.bool_)
         outputs[order] = y
         sound[order] = finite
+        sound &= np.isfinite(x).all(axis=1)  # a saturated cell can make a finite output of an infinite input
         levels = self._levels(rows, outputs)
         sound &= levels.finite
         broken: set[int] = set()
@@ -267,7 +268,8 @@ class Pipeline:
             if chain in states:
                 at = slice(index, index + 1)
                 outputs[at], states[chain] = self._step.step(x[at], states[chain])
-                sound[index] = np.isfinite(states[chain]).all() and self._levels([row], outputs[at]).finite[0]
+                finite = np.isfinite(x[at]).all() and np.isfinite(states[chain]).all()
+                sound[index] = finite and self._levels([row], outputs[at]).finite[0]
                 row.step = steps[chain]
                 row.reset = None if row.step else ResetCause.NON_FINITE
                 steps[chain] += 1

@@ -5,6 +5,7 @@ The key is the instrument, and the partition follows from it alone, so all ticks
 
 from __future__ import annotations
 
+import contextlib
 import time
 import zlib
 from collections import deque
@@ -126,7 +127,5 @@ class TickProducer:
 
     def close(self) -> None:
         """Let the client go; what `flush` has not seen acknowledged is uncertain."""
-        try:
+        with contextlib.suppress(KafkaError):  # what cannot be delivered has been reported by `flush`
             self._producer.close(timeout=1.0)
-        except KafkaError:
-            self._producer.close(timeout=0)

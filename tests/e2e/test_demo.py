@@ -142,7 +142,7 @@ def test_a_daemon_that_dies_is_named_and_the_demo_fails(demo: Demo) -> None:
 
 @pytest.mark.tensorflow
 def test_a_stateful_keras_model_drifts_and_its_conversion_does_not() -> None:
-    command = [sys.executable, "-m", "daemon.dev.disease"]
+    command = [sys.executable, "-m", "daemon.dev.demo.disease"]
     done = subprocess.run(command, capture_output=True, check=True, text=True)
     answers = json.loads(done.stdout)
     assert len(set(answers["keras"])) == 5

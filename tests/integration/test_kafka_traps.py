@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator
 
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import NotEnoughReplicasError
 
 from daemon.core.records import Message
 from daemon.errors import TopicError, TransactionFailed
@@ -19,6 +17,7 @@ from daemon.transport.kafka_source import KafkaSource
 from daemon.transport.port import Outgoing
 from tests.contract.members import Member, forecast, owning, settle, turn_until
 from tests.contract.worlds import KafkaWorld
+from tests.integration.interrupted import Interrupted, wait_for_end
 
 pytestmark = pytest.mark.kafka
 
@@ -97,27 +96,13 @@ def test_a_record_too_large_for_its_topic_fails_the_whole_transaction_for_good(w
     assert [record.value for record in world.read("forecasts")] == [b"good"]
 
 
-def test_a_record_that_expired_fails_the_transaction_although_the_coordinator_would_commit_it(
-    kafka: str, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("daemon.transport.kafka_sink.REQUEST_TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr("daemon.transport.kafka_sink.DELIVERY_TIMEOUT_SECONDS", 1.0)
-    source, sink = owning(world.source()).source, world.sink()
-    sink.open()
-    configure(kafka, world.topics.forecasts, "min.insync.replicas", "2")  # of one: the topic takes nothing now
-    wait_until_refused(kafka, world.topics.forecasts)
-    with pytest.raises(TransactionFailed, match="Timeout"):
-        sink.commit(forecast("expired"), {0: 1}, source.group_metadata())
-    assert source.committed([0]) == {0: None}
-    configure(kafka, world.topics.forecasts, "min.insync.replicas", "1")
-    sink.commit(forecast("good"), {0: 1}, source.group_metadata())
-    assert [record.value for record in world.read("forecasts") if record.value != b"probe"] == [b"good"]
-
-
 def test_a_record_larger_than_the_clients_default_request_is_written_where_the_topic_takes_it(
     kafka: str, world: KafkaWorld
 ) -> None:
-    configure(kafka, world.topics.dead_letters, "max.message.bytes", "4000000")
+    admin = KafkaAdminClient(bootstrap_servers=kafka)
+    limit = {"max.message.bytes": "4000000"}
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, world.topics.dead_letters, configs=limit)])
+    admin.close()
     source, sink = owning(world.source()).source, world.sink()
     sink.open()
     letter = Message(0, b"key", os.urandom(3_000_000))
@@ -167,47 +152,12 @@ def test_a_transaction_that_outlived_its_timeout_fails_and_the_next_one_succeeds
     source, sink = owning(world.source()).source, world.sink()
     sink.open()
 
-    class Slow(Sequence[Message]):
-        """Messages of which the second comes only after the coordinator has ended the transaction."""
-
-        def __len__(self) -> int:
-            return 2
-
-        def __getitem__(self, index: int) -> Message:  # type: ignore[override]
-            if index > 1:
-                raise IndexError
-            if index == 1:
-                wait_for_abort_marker(kafka, world.topics.forecasts)
-            return Message(0, b"key", b"slow")
+    def outlive() -> None:
+        wait_for_end(kafka, world.topics.forecasts, 2)  # the first record, and the coordinator's abort marker
 
     with pytest.raises(TransactionFailed):
-        sink.commit(Outgoing({"forecasts": Slow()}), {0: 1}, source.group_metadata())
+        sink.commit(Outgoing({"forecasts": Interrupted(outlive)}), {0: 1}, source.group_metadata())
     assert world.read("forecasts") == []
     monkeypatch.undo()
     sink.commit(forecast("good"), {0: 1}, source.group_metadata())
     assert [record.value for record in world.read("forecasts")] == [b"good"]
-
-
-def configure(kafka: str, topic: str, key: str, value: str) -> None:
-    """Change one setting of a topic."""
-    admin = KafkaAdminClient(bootstrap_servers=kafka)
-    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs={key: value})])
-    admin.close()
-
-
-def wait_until_refused(kafka: str, topic: str) -> None:
-    """Return once the topic's new setting has reached the broker."""
-    producer = KafkaProducer(bootstrap_servers=kafka, enable_idempotence=False, acks="all", retries=0)
-    with suppress(NotEnoughReplicasError):
-        while True:
-            producer.send(topic, b"probe", b"key", partition=0).get(timeout=10)
-    producer.close(timeout=5)
-
-
-def wait_for_abort_marker(kafka: str, topic: str) -> None:
-    """Return once one record and the marker after it stand in partition 0."""
-    consumer = KafkaConsumer(bootstrap_servers=kafka, isolation_level="read_committed")
-    tp = TopicPartition(topic, 0)
-    while consumer.end_offsets([tp])[tp] < 2:
-        pass
-    consumer.close()

@@ -19,8 +19,10 @@ from daemon.errors import AccessDenied, BrokerUnavailable, TransactionFailed
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_sink import KafkaSink
 from daemon.transport.kafka_source import KafkaSource
+from daemon.transport.port import Outgoing
 from tests.contract.members import Member, forecast, owning, ticks, turn_until
 from tests.contract.worlds import KafkaWorld
+from tests.integration.interrupted import Interrupted, wait_for_end
 
 pytestmark = pytest.mark.kafka
 
@@ -94,6 +96,36 @@ def test_a_record_that_cannot_be_delivered_fails_the_transaction_and_nothing_of_
     sink.commit(forecast("second"), {0: 3}, source.group_metadata())
     assert [record.value for record in world.read("forecasts")] == [b"first", b"second"]
     assert source.committed([0]) == {0: 3}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_record_that_expired_fails_the_transaction_although_the_client_would_commit_without_it(
+    broker: Broker, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.transport.kafka_sink.TRANSACTION_TIMEOUT_SECONDS", 20.0)
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    process = psutil.Process(broker.pid)
+    flush = KafkaProducer.flush
+
+    def freeze() -> None:
+        wait_for_end(broker.bootstrap, world.topics.forecasts, 1)  # the partition is part of the transaction now
+        process.send_signal(signal.SIGSTOP)
+
+    def flush_then_thaw(producer: KafkaProducer, *args: float) -> None:
+        flush(producer, *args)
+        process.send_signal(signal.SIGCONT)  # the coordinator is well again, the second record has expired
+
+    monkeypatch.setattr(KafkaProducer, "flush", flush_then_thaw)
+    try:
+        with pytest.raises(TransactionFailed, match="passed since batch creation"):
+            sink.commit(Outgoing({"forecasts": Interrupted(freeze)}), {0: 1}, source.group_metadata())
+    finally:
+        process.send_signal(signal.SIGCONT)
+    monkeypatch.undo()
+    sink.open()
+    assert world.read("forecasts") == []
+    assert source.committed([0]) == {0: None}
 
 
 @pytest.mark.usefixtures("impatient")

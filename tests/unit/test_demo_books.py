@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from daemon.dev.demo_ledger import Ledger
-from daemon.dev.demo_result import Result
-from daemon.dev.demo_table import Facts
+from daemon.dev.demo.ledger import Ledger
+from daemon.dev.demo.result import Result
+from daemon.dev.demo.table import Facts
 
 
 def test_balanced_books_have_no_problems() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from daemon.dev.scoreboard import Scoreboard
+from daemon.dev.demo.scoreboard import Scoreboard
 
 
 def forecast(step: int, price: float, mean: float, **changes: Any) -> dict[str, Any]:

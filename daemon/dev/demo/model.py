@@ -20,8 +20,8 @@ from typing import Any, Self
 import orjson
 
 from daemon.dev.child import to_toml
-from daemon.dev.demo_feed import Tick, Ticks
-from daemon.dev.disease import Answers, told
+from daemon.dev.demo.disease import Answers, told
+from daemon.dev.demo.feed import Tick, Ticks
 from daemon.errors import BundleError, TickcastError
 from daemon.model.manifest import FORMAT
 from daemon.revision import CORE_VERSION
@@ -97,7 +97,7 @@ class MeasuredDisease:
 
     def __enter__(self) -> Self:
         log = self._exits.enter_context(self._log.open("wb"))
-        child = _child(["-m", "daemon.dev.disease"], stdout=subprocess.PIPE, stderr=log)
+        child = _child(["-m", "daemon.dev.demo.disease"], stdout=subprocess.PIPE, stderr=log)
         self._process = self._exits.enter_context(child)
         return self
 

@@ -4,7 +4,7 @@ A stateful Keras layer keeps (h, c) in a variable of the model, so a call leaves
 whoever asks. After conversion the state is an argument and a result: the same input from the same state gives the same
 answer, and whoever has a state of his own has answers of his own.
 
-`python -m daemon.dev.disease` measures it and prints the answers as JSON; TensorFlow thus stays out of the caller.
+`python -m daemon.dev.demo.disease` measures it and prints the answers as JSON; TensorFlow thus stays out of the caller.
 """
 
 from __future__ import annotations

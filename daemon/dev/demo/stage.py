@@ -17,11 +17,11 @@ from daemon.config import ENV_PREFIX, TopicSettings
 from daemon.dev.broker import Broker, find_broker, start_broker
 from daemon.dev.broker_java import JARS_DIRECTORY, KAFKA_VERSION
 from daemon.dev.child import ChildDaemon
-from daemon.dev.demo_feed import FileTicks, SimulatedTicks, Ticks
-from daemon.dev.demo_model import KeptModel, MeasuredDisease
-from daemon.dev.demo_reader import OutcomeReader
-from daemon.dev.demo_table import Facts
-from daemon.dev.disease import told
+from daemon.dev.demo.disease import told
+from daemon.dev.demo.feed import FileTicks, SimulatedTicks, Ticks
+from daemon.dev.demo.model import KeptModel, MeasuredDisease
+from daemon.dev.demo.reader import OutcomeReader
+from daemon.dev.demo.table import Facts
 from daemon.dev.replay import TickProducer
 from daemon.errors import LocalBrokerError
 from daemon.transport.admin import create_topics

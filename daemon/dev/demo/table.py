@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from daemon.dev.demo_ledger import Ledger
-from daemon.dev.scoreboard import Errors, Row, Scoreboard
+from daemon.dev.demo.ledger import Ledger
+from daemon.dev.demo.scoreboard import Errors, Row, Scoreboard
 
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 5.0
@@ -76,8 +76,8 @@ def _table(scoreboard: Scoreboard, rows_max: int) -> Table:
     horizon = scoreboard.horizon
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", show_footer=True, footer_style="dim")
     hidden = len(rows) - rows_max
-    instrument = {"no_wrap": True, "overflow": "ellipsis", "min_width": 10, "max_width": NAME_CHARS_MAX}
-    table.add_column("instrument", f"{hidden} more" if hidden > 0 else "all", **instrument)
+    rest = f"{hidden} more" if hidden > 0 else "all"
+    table.add_column("instrument", rest, no_wrap=True, overflow="ellipsis", min_width=10, max_width=NAME_CHARS_MAX)
     # The widths hold what is usual, so that columns stay where they are while figures change.
     columns = (
         ("price", "", 8),

@@ -15,11 +15,11 @@ from contextlib import ExitStack
 
 from rich.console import Console
 
-from daemon.dev.demo_feed import Feed
-from daemon.dev.demo_result import Result
-from daemon.dev.demo_stage import DemoOptions, Stage, prepare
-from daemon.dev.demo_stop import Interrupts
-from daemon.dev.demo_table import View
+from daemon.dev.demo.feed import Feed
+from daemon.dev.demo.result import Result
+from daemon.dev.demo.stage import DemoOptions, Stage, prepare
+from daemon.dev.demo.stop import Interrupts
+from daemon.dev.demo.table import View
 from daemon.errors import TickcastError
 
 #: Outcomes are milliseconds behind their ticks; a machine that was busy elsewhere gets the rest.

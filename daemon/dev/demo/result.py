@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from daemon.dev.demo_ledger import Ledger
-from daemon.dev.demo_table import Facts
+from daemon.dev.demo.ledger import Ledger
+from daemon.dev.demo.table import Facts
 
 #: Ids named where many are missing.
 NAMED_COUNT = 3

@@ -9,8 +9,8 @@ import orjson
 from kafka import KafkaConsumer, TopicPartition
 
 from daemon.config import TopicSettings
-from daemon.dev.demo_ledger import Ledger
-from daemon.dev.scoreboard import Scoreboard
+from daemon.dev.demo.ledger import Ledger
+from daemon.dev.demo.scoreboard import Scoreboard
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_client import connect
 from daemon.transport.topics import names_by_role
