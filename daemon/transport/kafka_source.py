@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
-from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaTimeoutError
@@ -25,6 +24,7 @@ from daemon.core.records import Record
 from daemon.errors import BrokerUnavailable, Fenced, TopicError
 from daemon.transport.admin_client import admin_client, describe_group
 from daemon.transport.connection import Connection
+from daemon.transport.kafka_changes import AssignmentChanges, numbers
 from daemon.transport.kafka_client import connect, reason, translate
 from daemon.transport.lane import Lane
 from daemon.transport.port import Polled
@@ -44,9 +44,6 @@ REBALANCE_WAIT_SECONDS = 1.0
 COMMITTED_TIMEOUT_SECONDS = 30.0
 REQUEST_TIMEOUT_SECONDS = 10.0
 CLOSE_TIMEOUT_SECONDS = 5.0
-
-#: Any valid offset does: a paused partition is never fetched.
-PLACEHOLDER_OFFSET = 0
 
 
 class KafkaSource:
@@ -75,7 +72,7 @@ class KafkaSource:
             fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
             metrics_enabled=False,
         )
-        self._changes = _Changes(self._consumer)
+        self._changes = AssignmentChanges(self._consumer)
         self._started: set[int] = set()
         self._consumer.subscribe([topic], listener=self._changes)
         self._look_up_topic(timeout_seconds)
@@ -106,7 +103,7 @@ class KafkaSource:
 
     def assignment(self) -> tuple[int, ...]:
         """Return the partitions that are ours now, sorted."""
-        return _partitions(self._consumer.assignment())
+        return numbers(self._consumer.assignment())
 
     def committed(self, partitions: Sequence[int]) -> dict[int, int | None]:
         """Do as `Source.committed` says, waiting at most `COMMITTED_TIMEOUT_SECONDS` for all together.
@@ -232,48 +229,3 @@ class KafkaSource:
 
     def _tp(self, partition: int) -> TopicPartition:
         return TopicPartition(self._topic, partition)
-
-
-class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]
-    """What happened to the assignment since it was last taken.
-
-    kafka-python calls a listener on its I/O thread while `poll` waits for it in ours, so nothing here needs a lock;
-    but it must not block, or heartbeats stop.
-    """
-
-    def __init__(self, consumer: KafkaConsumer) -> None:
-        self._consumer = consumer
-        self._gone: dict[int, Literal["revoked", "lost"]] = {}
-        self._assigned: set[int] = set()
-
-    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        for tp in assigned:
-            self._consumer.pause(tp)
-            self._consumer.seek(tp, PLACEHOLDER_OFFSET)
-        self._assigned.update(_partitions(assigned))
-
-    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        self._note_gone(revoked, "revoked")
-
-    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
-        self._note_gone(lost, "lost")
-
-    def take(self) -> Polled:
-        """Return the changes, without records, and forget them."""
-        polled = Polled(
-            revoked=tuple(p for p in sorted(self._gone) if self._gone[p] == "revoked"),
-            lost=tuple(p for p in sorted(self._gone) if self._gone[p] == "lost"),
-            assigned=tuple(sorted(self._assigned)),
-        )
-        self._gone.clear()
-        self._assigned.clear()
-        return polled
-
-    def _note_gone(self, partitions: Iterable[TopicPartition], how: Literal["revoked", "lost"]) -> None:
-        for partition in _partitions(partitions):
-            self._gone[partition] = how
-            self._assigned.discard(partition)
-
-
-def _partitions(partitions: Iterable[TopicPartition]) -> tuple[int, ...]:
-    return tuple(sorted(tp.partition for tp in partitions))

@@ -3,7 +3,7 @@
 kafka-python's `send_offsets_to_transaction`, `commit_transaction` and `abort_transaction` take no timeout and wait for
 ever while the broker is away. A lane makes such a call and the caller waits a bounded time. What still hangs then is
 abandoned together with the lane: Python cannot stop a thread, but a daemon thread holds nobody up at exit. The hop to
-the thread and back costs about 30 us.
+the thread and back costs 30-50 us.
 """
 
 from __future__ import annotations

@@ -134,7 +134,8 @@ class Sink(Protocol):
 
         Raises
         ------
-        TransactionFailed : nothing of it is visible; the next call uses a fresh producer
+        TransactionFailed : nothing of it is visible, or, where only the answer to the commit was lost, all of it: after
+            the next `open`, and not before, the committed offsets tell. The next call uses a fresh producer.
         Fenced : a newer holder of our id exists
         AccessDenied : a right is missing
         """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from daemon.errors import Fenced, TransactionFailed
@@ -34,6 +36,14 @@ def test_a_second_member_takes_half_and_the_rest_goes_on(world: World) -> None:
     kept, moved = first.source.assignment(), second.source.assignment()
     assert sorted(first.values) == [(p, b"after") for p in kept]
     assert sorted(second.values) == sorted((p, name) for p in moved for name in (b"before", b"after"))
+
+
+def test_short_polls_between_long_work_join_the_group(world: World) -> None:
+    source = world.source()
+    for _ in range(10):
+        source.poll(0, 1)
+        time.sleep(0.05)  # work, during which the group answers
+    assert source.assignment() == (0, 1, 2, 3)
 
 
 def test_leaving_hands_the_partitions_over(world: World) -> None:
@@ -102,3 +112,19 @@ def test_the_older_process_does_not_take_the_newer_out_when_it_leaves(world: Wor
         newer.turn()
     assert newer.source.assignment() == (0, 1, 2, 3)
     assert not newer.lost
+
+
+def test_only_the_older_of_two_processes_with_one_name_finds_its_place_taken(world: World) -> None:
+    older = owning(world.source())
+    older.source.confirm_membership()
+    newer = owning(world.source())
+    newer.source.confirm_membership()
+    with pytest.raises(Fenced):
+        older.source.confirm_membership()
+
+
+def test_a_member_has_joined_once_it_knows_its_partitions(world: World) -> None:
+    source = world.source()
+    assert not source.joined
+    owning(source)
+    assert source.joined
