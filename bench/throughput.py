@@ -18,6 +18,8 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from bench.rig import PARTITIONS, Rig, bench_bundle, machine, made_ticks, median, real_ticks, rig, wait_for_ticks
 
 BATCH_TICKS = 2000
+#: Share of the ticks after which the clock starts, for either side: first transactions and fetches are no steady state.
+WARM_UP = 0.2
 
 
 def bare_rate(on: Rig, name: str, ticks: str, count: int, payloads: list[bytes]) -> float:
@@ -31,18 +33,19 @@ def bare_rate(on: Rig, name: str, ticks: str, count: int, payloads: list[bytes])
         bootstrap_servers=on.bootstrap, compression_type="lz4", linger_ms=100, batch_size=256 * 1024, acks="all"
     )
     producer.partitions_for(out)
-    values, done, started = cycle(payloads), 0, 0.0
+    values, done, warm, started = cycle(payloads), 0, 0, 0.0
     while done < count:
         for records in consumer.poll(200, max_records=BATCH_TICKS).values():
-            started = started or time.perf_counter()
             for record in records:
                 producer.send(out, next(values), record.key, partition=record.partition)
             done += len(records)
         producer.flush()
+        if not warm and done >= WARM_UP * count:
+            warm, started = done, time.perf_counter()
     seconds = time.perf_counter() - started
     consumer.close()
     producer.close()
-    return done / seconds
+    return (done - warm) / seconds
 
 
 def tickcast_rate(on: Rig, name: str, ticks: str, count: int, bundle: Path) -> tuple[float, list[bytes]]:
@@ -54,7 +57,8 @@ def tickcast_rate(on: Rig, name: str, ticks: str, count: int, bundle: Path) -> t
     records = list(on.read(topics.forecasts))
     times = sorted(record.timestamp for record in records)
     assert len(records) == count, f"{len(records)} forecasts for {count} ticks"
-    return (count - times.count(times[0])) / ((times[-1] - times[0]) / 1000), [r.value for r in records[:BATCH_TICKS]]
+    warm = times[int(WARM_UP * count) :]
+    return len(warm) / ((warm[-1] - warm[0]) / 1000), [r.value for r in records[:BATCH_TICKS]]
 
 
 def measure(on: Rig, label: str, source: object, bundle: Path, rounds: int) -> dict[str, float]:

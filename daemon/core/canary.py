@@ -92,6 +92,6 @@ class Canary:
         rows = [self._intake.accept(tick, instrument, offset=0, timestamp=-1) for tick in self._ticks]
         state, outputs = step.initial_state[None, :], []
         for row in rows:
-            y, state = step.step(np.array([row.features], np.float32), state)
+            y, state = step.step(self._features.inputs([row.features]), state)
             outputs.append(y[0])
         return np.stack(outputs)

@@ -12,12 +12,19 @@ Invariants
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from math import isfinite, log, log1p, sqrt
 
+import numpy as np
+from numpy.typing import NDArray
+
 from daemon.core.moment import Moment
 from daemon.core.spec import Column
+from daemon.core.step import F32
 from schemas import Reason, Rejected
+
+F64 = NDArray[np.float64]
 
 #: Weight of the newest tick in running scales and volatility: a memory of about 500 ticks.
 RUNNING_WEIGHT = 0.002
@@ -171,25 +178,43 @@ class FeatureTable:
         self._variance_min = (volatility_prior * VOLATILITY_FLOOR) ** 2
         start: list[float] = [volatility_prior**2]
         #: Per column: the feature, where its cells start, where its running mean and variance stand (-1 where the
-        #: scale is frozen), and the frozen mean and standard deviation.
-        self._columns: list[tuple[Feature, int, int, float, float]] = []
+        #: scale is frozen).
+        self._columns: list[tuple[Feature, int, int]] = []
         for column in columns:
             feature, cells = parse_feature(column.feature)
             scale_at = -1
             if column.scale == "running":
                 scale_at = len(start)
                 start += [column.mean, column.std**2]
-            self._columns.append((feature, len(start), scale_at, column.mean, column.std))
+            self._columns.append((feature, len(start), scale_at))
             start += cells
         #: Cells of an instrument that has seen no tick.
         self.start: tuple[float, ...] = tuple(start)
 
-    def update(self, moment: Moment, cells: list[float]) -> tuple[list[float], list[float]]:
-        """Compute a tick's row of scaled features.
+        self._scales = frozen_scales(columns)
+
+    def inputs(self, rows: Sequence[Sequence[float]]) -> F32:
+        """Scale the rows of a batch: what the model sees.
+
+        Parameters
+        ----------
+        rows : as `update` returned them, at least one
 
         Returns
         -------
-        row : one float per column, unitless, float64; a frozen column may exceed float32's range
+        x : float32 array, shape (rows, columns), unitless; infinite where a value exceeds float32's range
+        """
+        values = array("d")
+        for row in rows:
+            values.extend(row)
+        return scaled(np.frombuffer(values).reshape(len(rows), -1), *self._scales)
+
+    def update(self, moment: Moment, cells: list[float]) -> tuple[list[float], list[float]]:
+        """Compute a tick's row of features.
+
+        Returns
+        -------
+        row : one float64 per column: scaled where the column's scale is running, still to be scaled where it is frozen
         cells : the instrument's cells after this tick; the argument is not modified
 
         Raises
@@ -200,10 +225,10 @@ class FeatureTable:
         row: list[float] = []
         append = row.append
         # The hot loop of the daemon, ten turns a tick: helpers and conveniences were measured and inlined.
-        for feature, at, scale_at, mean, std in self._columns:
+        for feature, at, scale_at in self._columns:
             value = feature(moment, cells, at)
             if scale_at < 0:
-                append((value - mean) / std)
+                append(value)
                 continue
             # Standardise by the running scale before this tick, then move the scale.
             mean, variance = cells[scale_at], cells[scale_at + 1]
@@ -225,6 +250,19 @@ class FeatureTable:
         if not isfinite(sum(cells)) and not all(map(isfinite, cells)):  # the sum alone is quick, but can overflow
             raise Rejected(Reason.INVALID_VALUE, "values too large for the model's features")
         return row, cells
+
+
+def frozen_scales(columns: Sequence[Column]) -> tuple[F64, F64]:
+    """Return mean and standard deviation by column, float64 of shape (columns,); 0 and 1 where the scale is running."""
+    frozen = [(column.mean, column.std) if column.scale == "frozen" else (0.0, 1.0) for column in columns]
+    return np.array([mean for mean, _ in frozen]), np.array([std for _, std in frozen])
+
+
+def scaled(values: F64, mean: F64, std: F64) -> F32:
+    """Apply frozen scales in float64, and round to float32 at the end; elementwise, so no row asks for another."""
+    with np.errstate(over="ignore"):
+        x: F32 = ((values - mean) / std).astype(np.float32)
+    return x
 
 
 def volatility(cells: Sequence[float]) -> float:

@@ -41,7 +41,7 @@ class Row:
         self.tick = tick
         self.offset = offset
         self.instrument = instrument
-        #: Scaled features, unitless.
+        #: As `FeatureTable.update` returned them; `FeatureTable.inputs` makes the model's input of them.
         self.features = features
         #: Reference price after this tick.
         self.price = price

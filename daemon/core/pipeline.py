@@ -238,7 +238,7 @@ class Pipeline:
             planner.add(row.instrument, reset=row.reset is not None)
         order, waves = planner.plan()
         with np.errstate(over="ignore", invalid="ignore"):
-            x = np.array([row.features for row in rows], np.float64).astype(np.float32)
+            x = self._features.inputs([row.features for row in rows])
             y, final, finite = self._step.scan(x[order], self._table.gather(planner.start_slots), waves)
         outputs, sound = np.empty_like(y), np.empty(len(rows), np.bool_)
         outputs[order] = y

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from daemon.core.features import frozen_scales, scaled
 from daemon.core.spec import Column, Output
 from daemon.core.step import F32
 from daemon.errors import SettingsError, TickFileError
@@ -146,19 +147,6 @@ def volatility_of(splits: Sequence[Split]) -> float:
     return float(np.median(stds))
 
 
-def scaled(features: F64, columns: Sequence[Column]) -> F32:
-    """Scale features as the daemon does: in float64, rounded to float32 at the end.
-
-    Parameters
-    ----------
-    features : float64 array, shape (rows, columns)
-    """
-    mean = np.array([column.mean for column in columns])
-    std = np.array([column.std for column in columns])
-    rows: F32 = ((features - mean) / std).astype(np.float32)
-    return rows
-
-
 def in_units(target: F64, outputs: Sequence[Output]) -> F64:
     """Convert log returns, shape (rows, outputs), to the model's output units."""
     units: F64 = target / np.array([output.scale for output in outputs])
@@ -176,7 +164,7 @@ def training_rows(splits: Sequence[Split], columns: Sequence[Column], outputs: S
     found = []
     for split in splits:
         part, track = split.train, split.track
-        x = scaled(track.features[: part.end], columns)
+        x = scaled(track.features[: part.end], *frozen_scales(columns))
         weight = np.isfinite(part.target)
         y = np.where(weight, in_units(part.target, outputs), 0.0)
         for begin, end in track.sessions(part.end):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from daemon.core.features import frozen_scales, scaled
 from daemon.core.spec import Column, Output
 from daemon.core.step import F32
-from daemon.training.dataset import Split, in_returns, in_units, scaled
+from daemon.training.dataset import Split, in_returns, in_units
 from daemon.training.fit import run_through
 from daemon.training.scores import residual_figures, skill
 
@@ -94,7 +95,7 @@ def judge(network: Network, splits: Sequence[Split], columns: Sequence[Column], 
 
 def _sessions(split: Split, begin: int, end: int, columns: Sequence[Column]) -> list[F32]:
     """Return the scaled rows `begin` to `end`, cut where the state starts anew."""
-    x = scaled(split.track.features[begin:end], columns)
+    x = scaled(split.track.features[begin:end], *frozen_scales(columns))
     return [part for part in np.split(x, np.flatnonzero(split.track.resets[begin:end])) if len(part)]
 
 

@@ -48,7 +48,7 @@ class Oracle:
 
     def _forecast(self, row: Row, state: F32) -> tuple[Any, F32]:
         with np.errstate(all="ignore"):
-            x = np.array([row.features]).astype(np.float32)
+            x = self._features.inputs([row.features])
             y, after = self._step.step(x, state)
             levels = self._forecaster.levels(y, np.array([row.price]), np.array([row.volatility]))
         if np.isfinite(after).all() and np.isfinite(y).all() and levels.finite[0]:

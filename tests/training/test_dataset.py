@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from daemon.boundaries import resolve_rules
+from daemon.core.features import frozen_scales, scaled
 from daemon.core.pipeline import Pipeline, PipelineOptions
 from daemon.core.spec import ModelSpec
 from daemon.errors import SettingsError, TickFileError
 from daemon.training import DEFAULT_COLUMNS, TrainingOptions
 from daemon.training.collect import LIMITS, collect
-from daemon.training.dataset import columns_of, outputs_of, scaled, split_in_time, training_rows, volatility_of
+from daemon.training.dataset import columns_of, outputs_of, split_in_time, training_rows, volatility_of
 from daemon.training.scores import LEVELS, mean_skill, residual_figures, skill
 from tests.steps import RandomStep
 from tests.ticks import raw, record
@@ -56,7 +57,7 @@ def test_training_rows_have_the_bits_of_the_rows_in_the_daemon():
         assert pipeline.advance([record(tick, offset)]).forecasts
         seen[tick["instrument"]].append(step.rows[-1])
     for track in found.tracks:
-        ours = scaled(track.features, spec.columns)
+        ours = scaled(track.features, *frozen_scales(spec.columns))
         assert ours.dtype == np.float32
         assert ours.tobytes() == np.array(seen[track.name]).tobytes()
 

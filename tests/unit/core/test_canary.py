@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from daemon.core.canary import Canary, Probe
+from daemon.core.features import FeatureTable
 from tests.steps import RandomStep
 from tests.ticks import model, pipeline, raw, records
 
 TICKS = [json.dumps(raw(n, price=100 + n)).encode() for n in range(5)]
 STEP = RandomStep(3, 2)
+FEATURES = FeatureTable(model().columns, model().volatility_prior)
 
 
 def probe(change=None) -> Probe:
@@ -18,7 +20,7 @@ def probe(change=None) -> Probe:
     canary = Canary(TICKS, model(), STEP, slot=0)
     state = STEP.initial_state[None, :]
     for number in range(len(TICKS)):
-        y, state = STEP.step(np.array([canary.next_row().features], np.float32), state)
+        y, state = STEP.step(FEATURES.inputs([canary.next_row().features]), state)
         if change is not None and number == 3:
             y[0, 1] = change(y[0, 1])
         found = canary.observe(y[0])

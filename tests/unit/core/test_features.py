@@ -2,12 +2,13 @@
 
 from math import exp, inf, log, log1p, sqrt
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import tests.hypothesis_profile  # noqa: F401
-from daemon.core.features import CLIP, RUNNING_WEIGHT, TRANSFORMS, FeatureTable, parse_feature
+from daemon.core.features import CLIP, RUNNING_WEIGHT, TRANSFORMS, FeatureTable, frozen_scales, parse_feature
 from daemon.core.intake import Intake, OrderLimits
 from daemon.core.sessions import Never, Rules
 from daemon.core.spec import Column
@@ -22,11 +23,15 @@ class Watch:
 
     def __init__(self, *columns: Column) -> None:
         self._table = FeatureTable(columns, PRIOR)
+        self._scales = frozen_scales(columns)
         self._intake = Intake(self._table, Rules((), Never()), OrderLimits(0, 2**62, 0), prices_may_be_negative=True)
         self.instrument = newcomer(self._table.start)
 
     def row(self, each: Tick) -> list[float]:
-        return self._intake.accept(each, self.instrument, offset=0, timestamp=-1).features
+        """Accept a tick and return what the model would see, before it is rounded to float32."""
+        mean, std = self._scales
+        values = self._intake.accept(each, self.instrument, offset=0, timestamp=-1).features
+        return ((np.array(values) - mean) / std).tolist()
 
     @property
     def cells(self) -> list[float]:
