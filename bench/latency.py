@@ -53,7 +53,7 @@ def measure(on: Rig, bundle: Path, rate: int, seconds: float) -> dict[str, float
 
 def produce(bootstrap: str, topic: str, rate: int, count: int) -> None:
     """Send ticks at a steady rate, each stamped as it is sent."""
-    producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=0, acks=1, enable_idempotence=False)
+    producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=2, acks=1, enable_idempotence=False)
     started = time.perf_counter()
     for n, tick in enumerate(made_ticks(count, 500)):
         wait = started + n / rate - time.perf_counter()
