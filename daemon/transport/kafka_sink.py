@@ -46,7 +46,7 @@ LINGER_MS = 100
 BATCH_BYTES = 256 * 1024
 #: The size of a value is for the topics to limit: a dead letter is larger than the tick it holds.
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
-#: Slept on every "previous transaction still completing": often, when small batches follow each other at once. At 10 the
+#: Slept on every "previous transaction still completing": often, when small batches follow each other. At 10 the
 #: mean commit at 1,000 ticks/s took 14 ms, at 2 it took 8 to 10.
 RETRY_BACKOFF_MS = 2
 ABORT_TIMEOUT_SECONDS = 3.0
