@@ -1,5 +1,9 @@
-"""End-to-end latency at a steady rate: from a tick's Kafka timestamp to its forecast in the hands of a `read_committed`
-consumer that takes messages one by one (one that gathers batches would measure itself).
+"""End-to-end latency at a steady rate: from the sending of a tick (linger 2 ms) to its forecast in the hands of a
+`read_committed` consumer that takes messages one by one (one that gathers batches would measure itself).
+
+Beside it, in the same run, the same through a bare relay: a kafka-python loop that consumes, produces records of the
+same size and commits exactly once, with nothing in between. That is the floor of the client on this machine, whose two
+cores the broker, the sender and the reader share.
 
     python -m bench.latency [--rate 1000] [--seconds 30]
 """
@@ -15,18 +19,42 @@ import time
 from pathlib import Path
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.structs import OffsetAndMetadata
 
 from bench.rig import PARTITIONS, Rig, bench_bundle, machine, made_ticks, rig
+from daemon.config import TopicSettings
 from daemon.dev.replay import partition_of
 
 #: Left out at the start: first transactions create topics and caches.
 WARM_UP_SECONDS = 3.0
 
 
-def measure(on: Rig, bundle: Path, rate: int, seconds: float) -> dict[str, float]:
-    """Return percentiles in milliseconds."""
+#: Size of a forecast of four horizons, bytes.
+FORECAST_BYTES = 470
+
+
+def tickcast(on: Rig, bundle: Path, rate: int, seconds: float) -> dict[str, float]:
+    """Measure the daemon."""
     topics = on.topics("latency")
     daemon = on.daemon("latency", topics, bundle).start().wait_ready()
+    found = measure(on, topics, rate, seconds)
+    daemon.stop()
+    return found
+
+
+def bare(on: Rig, rate: int, seconds: float) -> dict[str, float]:
+    """Measure the relay."""
+    topics = on.topics("relay")
+    command = [sys.executable, "-m", "bench.latency", "--relay", topics.forecasts]
+    relay = subprocess.Popen([*command, "--produce", topics.ticks, "--to", on.bootstrap])
+    found = measure(on, topics, rate, seconds)
+    relay.terminate()
+    relay.wait()
+    return found
+
+
+def measure(on: Rig, topics: TopicSettings, rate: int, seconds: float) -> dict[str, float]:
+    """Send ticks, read what comes of them, and return percentiles in milliseconds."""
     consumer = KafkaConsumer(
         bootstrap_servers=on.bootstrap, isolation_level="read_committed", enable_auto_commit=False, fetch_max_wait_ms=20
     )
@@ -41,14 +69,43 @@ def measure(on: Rig, bundle: Path, rate: int, seconds: float) -> dict[str, float
         record = next(consumer)
         latencies.append(time.time_ns() - json.loads(record.value)["ts"])
     producer.wait()
-    daemon.stop()
     consumer.close()
     settled = sorted(latencies[int(rate * WARM_UP_SECONDS) :])
-    return {
-        "ticks": len(settled),
-        "rate": rate,
-        **{f"p{p}": settled[int(len(settled) * p / 100)] / 1e6 for p in (50, 90, 99)},
-    }
+    return {f"p{p}": settled[int(len(settled) * p / 100)] / 1e6 for p in (50, 90, 99)}
+
+
+def relay(bootstrap: str, ticks: str, out: str) -> None:
+    """Pass ticks on, exactly once, until told to stop."""
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id="relay",
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=20,
+    )
+    consumer.subscribe([ticks])
+    producer = KafkaProducer(
+        bootstrap_servers=bootstrap,
+        transactional_id="relay",
+        compression_type="lz4",
+        linger_ms=100,
+        batch_size=256 * 1024,
+        retry_backoff_ms=2,
+    )
+    producer.init_transactions()
+    while True:
+        fetched = consumer.poll(200, max_records=2000)
+        if not fetched:
+            continue
+        producer.begin_transaction()
+        for records in fetched.values():
+            for record in records:
+                producer.send(out, record.value.ljust(FORECAST_BYTES), record.key, partition=record.partition)
+        producer.flush()
+        offsets = {place: OffsetAndMetadata(consumer.position(place), "", -1) for place in fetched}
+        producer.send_offsets_to_transaction(offsets, consumer.group_metadata())
+        producer.commit_transaction()
 
 
 def produce(bootstrap: str, topic: str, rate: int, count: int) -> None:
@@ -71,15 +128,23 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--produce", help=argparse.SUPPRESS)
+    parser.add_argument("--relay", help=argparse.SUPPRESS)
     parser.add_argument("--to", help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.produce:
+    if options.relay:
+        relay(options.to, options.produce, options.relay)
+    elif options.produce:
         produce(options.to, options.produce, options.rate, options.count)
-        return
+    else:
+        print(json.dumps(both(options.rate, options.seconds), indent=2))
+
+
+def both(rate: int, seconds: float) -> dict[str, object]:
+    """Measure the daemon and the relay on one broker."""
     with tempfile.TemporaryDirectory() as folder, rig(Path(folder)) as on:
-        result = measure(on, bench_bundle(Path(folder)).path, options.rate, options.seconds)
-    print(json.dumps({"machine": machine(), **result}, indent=2))
+        ours = tickcast(on, bench_bundle(Path(folder)).path, rate, seconds)
+        return {"machine": machine(), "rate": rate, "tickcast": ours, "bare relay": bare(on, rate, seconds)}
 
 
 if __name__ == "__main__":

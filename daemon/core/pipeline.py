@@ -1,7 +1,7 @@
 """The pipeline: records in, a batch of forecasts and dead letters out. No Kafka, no clock, no file.
 
     decode -> order -> session -> features      tick by tick, `intake`
-    -> waves -> step                            the whole batch at once, `waves` and `step`
+    -> waves -> step                            the whole batch at once, `runner`
     -> forecast -> messages                     the whole batch at once, `forecast`
 
 Invariants
@@ -18,7 +18,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daemon.core.canary import Canary, Probe
 from daemon.core.features import FeatureTable
@@ -27,17 +26,15 @@ from daemon.core.instrument import Instrument
 from daemon.core.intake import Intake, OrderLimits, Row
 from daemon.core.letters import dead_letter
 from daemon.core.records import Message, Record
+from daemon.core.runner import Runner
 from daemon.core.sessions import Rules
 from daemon.core.spec import ModelSpec
 from daemon.core.step import F32, Step
 from daemon.core.table import Partition, StateTable
-from daemon.core.waves import Planner
 from schemas import SCHEMA_VERSION, Reason, Rejected, ResetCause, Tick, TickDecoder, encode_forecast
 
 #: Fits the default limit of a topic.
 DEAD_LETTER_BYTES_MAX = 1_000_000
-
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +89,6 @@ class Pipeline:
         canary_ticks: Sequence[bytes] = (),
     ) -> None:
         self._spec = spec
-        self._step = step
         self._options = options
         #: Largest key and value of a dead letter together; the cluster says how large, after we were built.
         self.dead_letter_bytes_max = DEAD_LETTER_BYTES_MAX
@@ -100,12 +96,11 @@ class Pipeline:
         self._rules = rules
         self._features = FeatureTable(spec.columns, spec.volatility_prior)
         self._intake = Intake(self._features, rules, options.limits, prices_may_be_negative=spec.prices_may_be_negative)
-        self._forecaster = Forecaster(spec, options.coverage)
         self._table = StateTable(step.initial_state)
+        self._runner = Runner(step, self._table, self._features, Forecaster(spec, options.coverage))
         self._partitions: dict[int, Partition] = {}
         #: Instrument -> number of partitions it has been seen in; more than one means producers key differently.
         self._homes: Counter[str] = Counter()
-        self._batch = 0
         self._canary = Canary(canary_ticks, spec, step, self._table.take()) if canary_ticks else None
 
     # --- partitions ---------------------------------------------------------------------------------------------------
@@ -161,7 +156,6 @@ class Pipeline:
         ----------
         records : in offset order within each partition, any interleaving of partitions
         """
-        self._batch += 1
         batch = Batch()
         accepted: list[Record | None] = []
         rows: list[Row] = []
@@ -225,67 +219,11 @@ class Pipeline:
             place = self._canary.place(len(rows))
             rows.insert(place, self._canary.next_row())
             records.insert(place, None)
-        outputs, levels, broken = self._run(rows)
+        outputs, levels, broken = self._runner.run(rows)
         if self._canary is not None:
             batch.probe = self._canary.observe(outputs[place])
         written = self._write(batch, records, rows, levels, broken)
         batch.outputs = outputs[written]
-
-    def _run(self, rows: list[Row]) -> tuple[F32, Levels, set[int]]:
-        """Step every row from its own state, keep the last states; return outputs, levels and the rows that broke."""
-        planner = Planner(self._batch)
-        for row in rows:
-            planner.add(row.instrument, reset=row.reset is not None)
-        order, waves = planner.plan()
-        with np.errstate(over="ignore", invalid="ignore"):
-            x = self._features.inputs([row.features for row in rows])
-            y, final, finite = self._step.scan(x[order], self._table.gather(planner.start_slots), waves)
-        outputs, sound = np.empty_like(y), np.empty(len(rows), np.bool_)
-        outputs[order] = y
-        sound[order] = finite
-        sound &= np.isfinite(x).all(axis=1)  # a saturated cell can make a finite output of an infinite input
-        levels = self._levels(rows, outputs)
-        sound &= levels.finite
-        broken: set[int] = set()
-        if not sound.all():
-            broken = self._mend(rows, x, outputs, final, sound, planner)
-            levels = self._levels(rows, outputs)
-        slots, chains = planner.ends()
-        self._table.scatter(slots, final[chains])
-        return outputs, levels, broken
-
-    def _mend(self, rows: list[Row], x: F32, outputs: F32, final: F32, sound: Bools, planner: Planner) -> set[int]:
-        """Redo the chains that broke, row by row after their first break, and reset their instruments there.
-
-        Slow and plain on purpose: one row at a time costs linear time however many ticks break, and gives the bits that
-        any other cut into batches gives. Returns the rows that broke.
-        """
-        states: dict[int, F32] = {}
-        steps: dict[int, int] = {}
-        broken: set[int] = set()
-        for index, row in enumerate(rows):
-            chain = planner.chain_of_row[index]
-            if chain in states:
-                at = slice(index, index + 1)
-                outputs[at], states[chain] = self._step.step(x[at], states[chain])
-                finite = np.isfinite(x[at]).all() and np.isfinite(states[chain]).all()
-                sound[index] = finite and self._levels([row], outputs[at]).finite[0]
-                row.step = steps[chain]
-                row.reset = None if row.step else ResetCause.NON_FINITE
-                steps[chain] += 1
-            elif sound[index]:
-                continue
-            if not sound[index]:
-                broken.add(index)
-                states[chain], steps[chain] = self._step.initial_state[None, :], 0
-            final[chain] = states[chain][0]
-            if planner.is_last_chain(row.instrument, chain):
-                row.instrument.resume(steps[chain], row.offset, broke=not sound[index])
-        return broken
-
-    def _levels(self, rows: list[Row], outputs: F32) -> Levels:
-        price = np.array([row.price for row in rows])
-        return self._forecaster.levels(outputs, price, np.array([row.volatility for row in rows]))
 
     def _write(
         self, batch: Batch, records: list[Record | None], rows: list[Row], levels: Levels, broken: set[int]

@@ -1,0 +1,90 @@
+"""Takes the rows of a batch through the step: chains, waves, one scan, and what breaks on the way.
+
+A row breaks when its input, its state or its forecast is not finite. Its instrument is reset there, and the rows after
+it go on from the initial state, as if the batch had been cut at that row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.core.features import FeatureTable
+from daemon.core.forecast import Forecaster, Levels
+from daemon.core.intake import Row
+from daemon.core.step import F32, Step
+from daemon.core.table import StateTable
+from daemon.core.waves import Planner
+from schemas import ResetCause
+
+Bools = NDArray[np.bool_]
+
+
+class Runner:
+    """Runs rows from the states in the table, and leaves the new states there."""
+
+    def __init__(self, step: Step, table: StateTable, features: FeatureTable, forecaster: Forecaster) -> None:
+        self._step = step
+        self._table = table
+        self._features = features
+        self._forecaster = forecaster
+        self._batch = 0
+
+    def run(self, rows: Sequence[Row]) -> tuple[F32, Levels, set[int]]:
+        """Step every row from its own state, keep the last states; return outputs, levels and the rows that broke."""
+        self._batch += 1
+        planner = Planner(self._batch)
+        for row in rows:
+            planner.add(row.instrument, reset=row.reset is not None)
+        order, waves = planner.plan()
+        with np.errstate(over="ignore", invalid="ignore"):
+            x = self._features.inputs([row.features for row in rows])
+            y, final, finite = self._step.scan(x[order], self._table.gather(planner.start_slots), waves)
+        outputs, sound = np.empty_like(y), np.empty(len(rows), np.bool_)
+        outputs[order] = y
+        sound[order] = finite
+        sound &= np.isfinite(x).all(axis=1)  # a saturated cell can make a finite output of an infinite input
+        levels = self._levels(rows, outputs)
+        sound &= levels.finite
+        broken: set[int] = set()
+        if not sound.all():
+            broken = self._mend(rows, x, outputs, final, sound, planner)
+            levels = self._levels(rows, outputs)
+        slots, chains = planner.ends()
+        self._table.scatter(slots, final[chains])
+        return outputs, levels, broken
+
+    def _mend(self, rows: Sequence[Row], x: F32, outputs: F32, final: F32, sound: Bools, planner: Planner) -> set[int]:
+        """Redo the chains that broke, row by row after their first break, and reset their instruments there.
+
+        Slow and plain on purpose: one row at a time costs linear time however many ticks break, and gives the bits that
+        any other cut into batches gives. Returns the rows that broke.
+        """
+        states: dict[int, F32] = {}
+        steps: dict[int, int] = {}
+        broken: set[int] = set()
+        for index, row in enumerate(rows):
+            chain = planner.chain_of_row[index]
+            if chain in states:
+                at = slice(index, index + 1)
+                outputs[at], states[chain] = self._step.step(x[at], states[chain])
+                finite = np.isfinite(x[at]).all() and np.isfinite(states[chain]).all()
+                sound[index] = finite and self._levels([row], outputs[at]).finite[0]
+                row.step = steps[chain]
+                row.reset = None if row.step else ResetCause.NON_FINITE
+                steps[chain] += 1
+            elif sound[index]:
+                continue
+            if not sound[index]:
+                broken.add(index)
+                states[chain], steps[chain] = self._step.initial_state[None, :], 0
+            final[chain] = states[chain][0]
+            if planner.is_last_chain(row.instrument, chain):
+                row.instrument.resume(steps[chain], row.offset, broke=not sound[index])
+        return broken
+
+    def _levels(self, rows: Sequence[Row], outputs: F32) -> Levels:
+        price = np.array([row.price for row in rows])
+        return self._forecaster.levels(outputs, price, np.array([row.volatility for row in rows]))
