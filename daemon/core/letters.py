@@ -31,8 +31,6 @@ def dead_letter(record: Record, reason: Reason, detail: str, bytes_max: int) -> 
     if value is not None and len(value) > room:
         headers += truncation_headers(value)
         value = value[:room]
-    if value is None and record.key is None:
-        value = b""  # kafka-python refuses to write a record with neither; other clients write such ticks
     return Message(record.partition, record.key, value, headers)
 
 

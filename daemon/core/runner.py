@@ -33,25 +33,31 @@ class Runner:
         self._batch = 0
 
     def run(self, rows: Sequence[Row]) -> tuple[F32, Levels, set[int]]:
-        """Step every row from its own state, keep the last states; return outputs, levels and the rows that broke."""
+        """Step every row from its own state and keep the last states.
+
+        Returns
+        -------
+        outputs : float32 array, shape (rows, outputs); in the model's output units
+        levels : the forecasts
+        broken : the rows that broke; their outputs and levels say nothing
+        """
         self._batch += 1
         planner = Planner(self._batch)
         for row in rows:
             planner.add(row.instrument, reset=row.reset is not None)
         order, waves = planner.plan()
+        x = self._features.inputs([row.features for row in rows])
         with np.errstate(over="ignore", invalid="ignore"):
-            x = self._features.inputs([row.features for row in rows])
             y, final, finite = self._step.scan(x[order], self._table.gather(planner.start_slots), waves)
-        outputs, sound = np.empty_like(y), np.empty(len(rows), np.bool_)
-        outputs[order] = y
-        sound[order] = finite
-        sound &= np.isfinite(x).all(axis=1)  # a saturated cell can make a finite output of an infinite input
-        levels = self._levels(rows, outputs)
-        sound &= levels.finite
-        broken: set[int] = set()
-        if not sound.all():
-            broken = self._mend(rows, x, outputs, final, sound, planner)
+            outputs, sound = np.empty_like(y), np.empty(len(rows), np.bool_)
+            outputs[order], sound[order] = y, finite
             levels = self._levels(rows, outputs)
+            sound &= levels.finite
+            sound &= np.isfinite(x).all(axis=1)  # a saturated cell can make a finite output of an infinite input
+            broken: set[int] = set()
+            if not sound.all():
+                broken = self._mend(rows, x, outputs, final, sound, planner)
+                levels = self._levels(rows, outputs)
         slots, chains = planner.ends()
         self._table.scatter(slots, final[chains])
         return outputs, levels, broken

@@ -25,7 +25,6 @@ from kafka.errors import KafkaTimeoutError
 from kafka.producer.future import FutureRecordMetadata
 from kafka.structs import OffsetAndMetadata
 
-from daemon.core.records import Message
 from daemon.errors import AccessDenied, BrokerUnavailable, Fenced, TopicError, TransactionFailed
 from daemon.transport.connection import Connection, transactional_id
 from daemon.transport.kafka_client import connect, reason, translate
@@ -172,7 +171,10 @@ class KafkaSink:
         for role, messages in outgoing.messages.items():
             topic = self._topics[role]
             try:
-                futures += [send(topic, _value(m), m.key, list(m.headers), m.partition) for m in messages]
+                for partition, key, value, headers in messages:
+                    if value is None and key is None:
+                        value = b""  # kafka-python refuses to write a record with neither; other clients write them
+                    futures.append(send(topic, value, key, list(headers), partition))
             except (ValueError, KafkaTimeoutError) as error:  # no such partition, no such topic
                 raise TopicError(f"cannot write to {topic}: {reason(error)}; see `tickcast topics check`") from error
         return futures
@@ -206,11 +208,6 @@ class KafkaSink:
         closing = threading.Thread(target=_close, args=(producer,), name="tickcast-close-producer", daemon=True)
         closing.start()
         closing.join(CLOSE_TIMEOUT_SECONDS)
-
-
-def _value(message: Message) -> bytes | None:
-    """Return the value to send: kafka-python refuses records without key and value, which other clients write."""
-    return b"" if message.value is None and message.key is None else message.value
 
 
 def _check(futures: list[FutureRecordMetadata]) -> None:

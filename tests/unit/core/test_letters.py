@@ -36,10 +36,6 @@ def test_a_record_without_value_stays_without():
     assert letter(None, bytes_max=0).value is None
 
 
-def test_a_record_with_neither_key_nor_value_gets_an_empty_value_that_a_client_can_write():
-    assert letter(None, key=None).value == b""
-
-
 def test_key_and_value_that_just_fit_are_kept_whole():
     made = letter(bytes_max=12)
     assert made.value == VALUE
