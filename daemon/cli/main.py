@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -59,6 +60,8 @@ def main() -> None:
     """Run the program and end the process with its exit code."""
     # Before anything imports numpy: the number of BLAS threads changes the bits of a product.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    # A shell without job control starts its background jobs with SIGINT ignored; one sent to us is meant all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Failures of the client reach the user as our own line; `tickcast run` sets up its logs itself.
     logging.getLogger("kafka").addHandler(logging.NullHandler())
     sys.exit(_exit_code())
