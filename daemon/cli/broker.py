@@ -32,6 +32,7 @@ def run(port: Port = PORT, directory: Directory = DIRECTORY) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with _start(port, directory) as broker:
+            _announce(broker, directory)
             _watch(broker)
     except KeyboardInterrupt:
         pass
@@ -48,7 +49,7 @@ def start(port: Port = PORT, directory: Directory = DIRECTORY) -> None:
 
     broker = find_broker(directory)
     if broker is None:
-        _start(port, directory)
+        _announce(_start(port, directory), directory)
     elif port not in (0, broker.port):
         _refuse_other_port(broker, port)
     else:
@@ -98,11 +99,15 @@ def _start(port: int, directory: Path) -> Broker:
 
     if not JARS_DIRECTORY.is_dir():
         typer.echo(f"fetching Apache Kafka {KAFKA_VERSION} (45 MB, once)", err=True)
-    broker = start_broker(port or None, directory)
+    return start_broker(port or None, directory)
+
+
+def _announce(broker: Broker, directory: Path) -> None:
+    from daemon.dev.broker_java import KAFKA_VERSION
+
     typer.echo(
         f"Apache Kafka {KAFKA_VERSION} answers at {broker.bootstrap} (process {broker.pid}), data in {directory}"
     )
-    return broker
 
 
 def _watch(broker: Broker) -> None:
