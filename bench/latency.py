@@ -21,7 +21,7 @@ from pathlib import Path
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from bench.rig import PARTITIONS, Rig, bench_bundle, machine, made_ticks, rig
+from bench.rig import PARTITIONS, Rig, bench_bundle, machine, made_ticks, median, rig
 from daemon.config import TopicSettings
 from daemon.dev.replay import partition_of
 
@@ -33,18 +33,18 @@ WARM_UP_SECONDS = 3.0
 FORECAST_BYTES = 470
 
 
-def tickcast(on: Rig, bundle: Path, rate: int, seconds: float) -> dict[str, float]:
+def tickcast(on: Rig, name: str, bundle: Path, rate: int, seconds: float) -> dict[str, float]:
     """Measure the daemon."""
-    topics = on.topics("latency")
-    daemon = on.daemon("latency", topics, bundle).start().wait_ready()
+    topics = on.topics(name)
+    daemon = on.daemon(name, topics, bundle).start().wait_ready()
     found = measure(on, topics, rate, seconds)
     daemon.stop()
     return found
 
 
-def bare(on: Rig, rate: int, seconds: float) -> dict[str, float]:
+def bare(on: Rig, name: str, rate: int, seconds: float) -> dict[str, float]:
     """Measure the relay."""
-    topics = on.topics("relay")
+    topics = on.topics(name)
     command = [sys.executable, "-m", "bench.latency", "--relay", topics.forecasts]
     relay = subprocess.Popen([*command, "--produce", topics.ticks, "--to", on.bootstrap])
     found = measure(on, topics, rate, seconds)
@@ -78,7 +78,7 @@ def relay(bootstrap: str, ticks: str, out: str) -> None:
     """Pass ticks on, exactly once, until told to stop."""
     consumer = KafkaConsumer(
         bootstrap_servers=bootstrap,
-        group_id="relay",
+        group_id=out,
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
@@ -87,7 +87,7 @@ def relay(bootstrap: str, ticks: str, out: str) -> None:
     consumer.subscribe([ticks])
     producer = KafkaProducer(
         bootstrap_servers=bootstrap,
-        transactional_id="relay",
+        transactional_id=out,
         compression_type="lz4",
         linger_ms=100,
         batch_size=256 * 1024,
@@ -126,7 +126,8 @@ def main() -> None:
     """Run it and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--produce", help=argparse.SUPPRESS)
     parser.add_argument("--relay", help=argparse.SUPPRESS)
     parser.add_argument("--to", help=argparse.SUPPRESS)
@@ -137,14 +138,23 @@ def main() -> None:
     elif options.produce:
         produce(options.to, options.produce, options.rate, options.count)
     else:
-        print(json.dumps(both(options.rate, options.seconds), indent=2))
+        print(json.dumps(both(options.rate, options.seconds, options.rounds), indent=2))
 
 
-def both(rate: int, seconds: float) -> dict[str, object]:
-    """Measure the daemon and the relay on one broker."""
+def both(rate: int, seconds: float, rounds: int) -> dict[str, object]:
+    """Measure the daemon and the relay in turns on one broker; return the medians of their percentiles."""
+    ours, floor = [], []
     with tempfile.TemporaryDirectory() as folder, rig(Path(folder)) as on:
-        ours = tickcast(on, bench_bundle(Path(folder)).path, rate, seconds)
-        return {"machine": machine(), "rate": rate, "tickcast": ours, "bare relay": bare(on, rate, seconds)}
+        bundle = bench_bundle(Path(folder)).path
+        for turn in range(rounds):
+            ours.append(tickcast(on, f"latency-{turn}", bundle, rate, seconds))
+            floor.append(bare(on, f"relay-{turn}", rate, seconds))
+    return {"machine": machine(), "rate": rate, "tickcast": medians(ours), "bare relay": medians(floor)}
+
+
+def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Return the median of each percentile over the rounds."""
+    return {name: median([each[name] for each in rounds]) for name in rounds[0]}
 
 
 if __name__ == "__main__":
