@@ -71,7 +71,8 @@ def table(ticks: Path) -> str:
     lines = [f"| {what} | {figure} | `{command}` |" for what, figure, command in rows]
     note = (
         "2 x LSTM(64), the 14 default features, 4 horizons; one process, one broker, 2 cores shared by all of it. The"
-        " ratio is what carries over to other machines: the bare loop consumes the same ticks and produces as many records as large"
+        " ratio is what carries over to other machines: the bare loop consumes the same ticks and produces as many"
+        " records as large"
         f", without transactions. Measured {through['machine']}; `python -m bench.figures README.md --ticks FILE`"
         " measures all of it again."
     )
