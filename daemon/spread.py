@@ -52,11 +52,6 @@ class PredictionSpread:
             if seen >= FEWEST:
                 yield name, float(self._rings[ring, :seen].var(axis=0, dtype=np.float64).mean())
 
-    def forget(self) -> None:
-        """Start anew, when the instruments may be others."""
-        self._ring_of.clear()
-        self._seen[:] = 0
-
     def _ring(self, name: str) -> int:
         ring = self._ring_of.get(name)
         if ring is None:

@@ -101,6 +101,8 @@ class Pipeline:
         self._partitions: dict[int, Partition] = {}
         #: Instrument -> number of partitions it has been seen in; more than one means producers key differently.
         self._homes: Counter[str] = Counter()
+        #: How many of them stand at more than one; kept, since counting anew would stop the loop with many instruments.
+        self._two_homes_count = 0
         self._canary = Canary(canary_ticks, spec, step, self._table.take()) if canary_ticks else None
 
     # --- partitions ---------------------------------------------------------------------------------------------------
@@ -130,7 +132,7 @@ class Pipeline:
     @property
     def instruments_in_two_partitions(self) -> int:
         """Instruments whose ticks came in more than one of our partitions."""
-        return sum(1 for homes in self._homes.values() if homes > 1)
+        return self._two_homes_count
 
     @property
     def framed_count(self) -> int:
@@ -202,10 +204,12 @@ class Pipeline:
         row = self._intake.accept(tick, newcomer, offset=record.offset, timestamp=record.timestamp)
         newcomer.slot = self._table.take()
         self._homes[newcomer.name] += 1
+        self._two_homes_count += self._homes[newcomer.name] == 2
         return row, newcomer
 
     def _forget(self, instrument: Instrument) -> None:
         self._homes[instrument.name] -= 1
+        self._two_homes_count -= self._homes[instrument.name] == 1
         if not self._homes[instrument.name]:
             del self._homes[instrument.name]
 

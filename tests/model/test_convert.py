@@ -18,20 +18,6 @@ from tests.model.test_numpy_step import in_waves
 pytestmark = pytest.mark.tensorflow
 
 
-@pytest.fixture(scope="module")
-def models():
-    from tests.model import models
-
-    return models
-
-
-@pytest.fixture(scope="module")
-def layers():
-    from keras import layers
-
-    return layers
-
-
 def ticks(count=100, seed=9):
     return np.random.default_rng(seed).standard_normal((count, 3)).astype(np.float32)
 

@@ -11,20 +11,6 @@ from daemon.model.convert import convert
 pytestmark = pytest.mark.tensorflow
 
 
-@pytest.fixture(scope="module")
-def models():
-    from tests.model import models
-
-    return models
-
-
-@pytest.fixture(scope="module")
-def layers():
-    from keras import layers
-
-    return layers
-
-
 def rejects(models, model, out, message):
     with pytest.raises(BundleError, match=message) as caught:
         convert(model, models.MANIFEST, out)
