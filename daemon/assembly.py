@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Histogram
 
 from daemon import __version__
 from daemon.boundaries import resolve_rules
+from daemon.checkpoints import Checkpoints
 from daemon.config import Settings
 from daemon.core.intake import OrderLimits
 from daemon.core.pipeline import Pipeline, PipelineOptions
@@ -21,10 +22,11 @@ from daemon.metrics import Metrics
 from daemon.model.bundle import Bundle
 from daemon.model.selftest import self_test
 from daemon.recovery import Recovery
+from daemon.resume import Terms
 from daemon.revision import revision
 from daemon.service import LoopOptions, Service
 from daemon.spread import PredictionSpread
-from daemon.transport.port import Sink, Source
+from daemon.transport.port import Reader, Sink, Source
 from schemas import TickDecoder
 
 
@@ -67,16 +69,26 @@ def build_engine(settings: Settings) -> Engine:
     return Engine(bundle, pipeline, metrics, registry, Health(settings.pipeline.stuck_seconds), found)
 
 
-def build_service(settings: Settings, engine: Engine, source: Source, sink: Sink) -> Service:
+def build_service(settings: Settings, engine: Engine, source: Source, sink: Sink, reader: Reader) -> Service:
     """Build the loop over a transport."""
-    recovery = Recovery(source, engine.pipeline, settings.kafka.auto_offset_reset, settings.pipeline.on_lost_ticks)
-    options = LoopOptions(
-        max_batch_ticks=settings.pipeline.max_batch_ticks,
-        min_batch_ms=settings.pipeline.min_batch_ms,
-        dead_letter_ratio_max=settings.pipeline.dead_letter_ratio_max,
-        broker_timeout_seconds=settings.kafka.broker_timeout_seconds,
+    pipeline, kafka, limits = engine.pipeline, settings.kafka, settings.pipeline
+    terms = Terms(
+        kafka.group_id,
+        source.topic_id(),
+        engine.revision,
+        kafka.auto_offset_reset,
+        limits.on_lost_ticks,
+        limits.warmup_replay_ticks_max,
     )
-    return Service(source, sink, engine.pipeline, recovery, engine.metrics, engine.health, options)
+    recovery = Recovery(source, reader, pipeline, terms, patience_seconds=kafka.broker_timeout_seconds)
+    checkpoints = Checkpoints(pipeline, limits.checkpoint_seconds, limits.checkpoint_ticks, time.monotonic)
+    options = LoopOptions(
+        max_batch_ticks=limits.max_batch_ticks,
+        min_batch_ms=limits.min_batch_ms,
+        dead_letter_ratio_max=limits.dead_letter_ratio_max,
+        broker_timeout_seconds=kafka.broker_timeout_seconds,
+    )
+    return Service(source, sink, pipeline, recovery, checkpoints, engine.metrics, engine.health, options)
 
 
 def pipeline_options(settings: Settings) -> PipelineOptions:

@@ -118,8 +118,8 @@ class PipelineSettings(Section):
 
     max_batch_ticks: int = Field(2000, ge=1, le=100_000, description="most ticks in one batch, one transaction")
     min_batch_ms: float = Field(0.0, ge=0, le=1000, description="wait this long for a batch to fill")
-    checkpoint_seconds: Seconds = Field(5.0, description="reserved for checkpoints, without effect yet")
-    checkpoint_ticks: int = Field(100_000, ge=1, description="reserved for checkpoints, without effect yet")
+    checkpoint_seconds: Seconds = Field(5.0, description="a partition's states are saved after so long")
+    checkpoint_ticks: int = Field(100_000, ge=1, description="or after so many ticks, whichever comes first")
     warmup_ticks: int = Field(50, ge=0, description="ticks after a reset before forecasts count as warm (revision)")
     future_skew_seconds: Seconds = Field(
         60.0, description="how far `ts` may be ahead of the record's Kafka timestamp (revision)"
@@ -137,7 +137,9 @@ class PipelineSettings(Section):
     on_lost_ticks: Literal["stop", "reset"] = Field(
         "stop", description="what to do when ticks we still need are no longer retained"
     )
-    warmup_replay_ticks_max: int = Field(100_000, ge=0, description="reserved for checkpoints, without effect yet")
+    warmup_replay_ticks_max: int = Field(
+        100_000, ge=0, description="most ticks of a partition replayed to warm up another revision"
+    )
     instruments_per_partition_max: int = Field(
         100_000, ge=1, description="states kept per partition; the least recently used gives way (revision)"
     )

@@ -71,6 +71,12 @@ class LocalBrokerError(TickcastError):
     exit_code = 11
 
 
+class Stuck(TickcastError):
+    """The loop, a commit or a close made no progress; the stacks of all threads are on standard error."""
+
+    exit_code = 12
+
+
 class TransactionFailed(TickcastError):
     """A transaction was not committed; its batch must be recovered from the last committed offsets."""
 

@@ -1,9 +1,22 @@
-"""One port for people and machines that look: `/metrics`, `/livez` (the loop turns), `/readyz` (forecasts can flow)."""
+"""What the loop says of itself, and one port for people and machines that look.
+
+`/metrics`, `/livez` (we go on), `/readyz` (forecasts can flow). Going on means two things, and neither is about the
+broker or the size of a lag: the loop turns, and where ticks wait that the broker would give us, something comes of it.
+
+Invariants
+----------
+- Only the loop's thread tells, all others look, and nothing here takes a lock: a signal handler may tell too, and who
+  looks must not wait for one that hangs.
+- A bounded wait for the world is announced (`allowing`) and moves the deadline of that call only.
+- Time in which the process itself was paused counts for nothing (`unseen`): a SIGSTOP is not a hang.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from threading import Thread
 from typing import Any, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -14,30 +27,145 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from daemon.errors import SettingsError
 
 
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """What does not go on."""
+
+    #: A sentence without its end, e.g. "the loop has not turned".
+    what: str
+    #: For how long.
+    seconds: float
+    #: True where a stop has to be cut short inside a wait that was announced: the world is away, we are not stuck.
+    announced: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.what} for {self.seconds:.0f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Something that is to end in time."""
+
+    what: str
+    since: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Lag:
+    """Ticks that wait."""
+
+    ticks: int
+    #: Since when nothing has come of them.
+    idle_since: float
+    #: When they were last counted.
+    seen: float
+
+
 class Health:
     """What the loop says of itself; other threads only read.
 
     Parameters
     ----------
-    stuck_seconds : the loop counts as dead after so long without a turn
+    stuck_seconds : the loop counts as stuck after so long without a turn, or without progress while ticks wait
     clock : seconds, monotonic
     """
 
     def __init__(self, stuck_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._stuck_seconds = stuck_seconds
         self._clock = clock
+        #: Seconds so far in which nobody could look.
+        self._unseen = 0.0
         self._last_turn = clock()
-        #: Why we are not ready, or None where we are.
+        self._lag: _Lag | None = None
+        #: The innermost announced call that is running.
+        self._call: _Span | None = None
+        self._closing: _Span | None = None
+        #: Why we are not ready, or None where we are; for people, e.g. "restoring 2 partitions, 12,000 ticks to go".
         self.waiting_for: str | None = "starting"
 
     def turned(self) -> None:
         """Note that the loop has turned."""
-        self._last_turn = self._clock()
+        self._last_turn = self._now()
 
-    @property
-    def alive(self) -> bool:
-        """True while the loop turns; a broker that is away or a lag that grows does not matter here."""
-        return self._clock() - self._last_turn <= self._stuck_seconds
+    def progressed(self) -> None:
+        """Note that outcomes were committed, or that a recovery has come further."""
+        if self._lag is not None:
+            self._lag = replace(self._lag, idle_since=self._now())
+
+    def lagging(self, lag_ticks: int) -> None:
+        """Note how many ticks wait, each time that they have been counted.
+
+        Parameters
+        ----------
+        lag_ticks : above 0 only where the broker has just answered, else 0: what nobody can fetch is no lag of ours
+        """
+        if lag_ticks <= 0:
+            self._lag = None
+            return
+        now = self._now()
+        self._lag = _Lag(lag_ticks, self._lag.idle_since if self._lag else now, now)
+
+    @contextmanager
+    def allowing(self, seconds: float, what: str) -> Iterator[None]:
+        """Announce a call that ends by itself within `seconds`; it counts as stuck `stuck_seconds` after that.
+
+        Its time counts for nothing else: not as a turn, not as time without progress, and where such calls contain each
+        other, that of the inner one not for the outer one.
+
+        Parameters
+        ----------
+        what : what is waited for, e.g. "a broker"
+        """
+        outer, began = self._call, self._now()
+        self._call = _Span(what, began, began + seconds + self._stuck_seconds)
+        try:
+            yield
+        finally:
+            # the clocks before the span: who looks in between must find one of the two
+            now = self._last_turn = self._now()
+            if self._lag is not None:
+                self._lag = replace(self._lag, idle_since=self._lag.idle_since + now - began)
+            self._call = outer and replace(outer, until=outer.until + now - began)
+
+    def closing(self, seconds: float) -> None:
+        """Note that the process ends, and must be gone within `seconds`; of several calls the first one counts."""
+        if self._closing is None:
+            now = self._now()
+            self._closing = _Span("closing", now, now + seconds)
+
+    def unseen(self, seconds: float) -> None:
+        """Take time out of all counts; the watchdog calls it after a pause of the whole process."""
+        self._unseen += seconds
+
+    def hang(self) -> Hang | None:
+        """Return what does not go on, or None; any thread may ask."""
+        now, call, closing = self._now(), self._call, self._closing
+        if closing is not None:
+            return _close_hang(closing, call, now)
+        if call is not None:
+            return Hang(f"the wait for {call.what} has not ended", now - call.since) if now > call.until else None
+        if now - self._last_turn > self._stuck_seconds:
+            return Hang("the loop has not turned", now - self._last_turn)
+        return self._idle_hang()
+
+    def _idle_hang(self) -> Hang | None:
+        """Judge progress up to when the lag was last counted, not up to now: the broker may have gone since."""
+        lag = self._lag
+        if lag is None or lag.seen - lag.idle_since <= self._stuck_seconds:
+            return None
+        return Hang(f"the loop turns without progress while {lag.ticks:,} ticks wait", lag.seen - lag.idle_since)
+
+    def _now(self) -> float:
+        return self._clock() - self._unseen
+
+
+def _close_hang(closing: _Span, call: _Span | None, now: float) -> Hang | None:
+    if now <= closing.until:
+        return None
+    if call is not None:
+        return Hang(f"the end was put off by a wait for {call.what}", now - closing.since, announced=True)
+    return Hang("closing has not ended", now - closing.since)
 
 
 class _Quiet(WSGIRequestHandler):
@@ -84,8 +212,8 @@ class HealthServer:
         if path == "/metrics":
             return cast(Iterable[bytes], self._metrics(environ, start_response))
         if path == "/livez":
-            alive = self._health.alive
-            return _text(start_response, alive, "alive" if alive else "the loop does not turn")
+            hang = self._health.hang()
+            return _text(start_response, hang is None, str(hang) if hang else "alive")
         if path == "/readyz":
             waiting_for = self._health.waiting_for
             return _text(start_response, waiting_for is None, waiting_for or "ready")

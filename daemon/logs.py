@@ -19,11 +19,16 @@ def facts(**values: object) -> dict[str, Any]:
     return {"facts": values}
 
 
-def configure_logs(form: Literal["auto", "json", "text"], level: str) -> None:
-    """Send our lines to standard error, in the form asked for, and those of libraries from warnings on."""
+def configure_logs(form: Literal["auto", "json", "text"], level: str, *, instance: str | None = None) -> None:
+    """Send our lines to standard error, in the form asked for, and those of libraries from warnings on.
+
+    Parameters
+    ----------
+    instance : stands in each JSON line, since the workers of one parent share its standard error
+    """
     handler = logging.StreamHandler(sys.stderr)
     as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
-    handler.setFormatter(JsonLines() if as_json else TextLines())
+    handler.setFormatter(JsonLines(instance) if as_json else TextLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -33,13 +38,18 @@ def configure_logs(form: Literal["auto", "json", "text"], level: str) -> None:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, message, facts."""
+    """One JSON object a line: time, level, instance, message, facts."""
+
+    def __init__(self, instance: str | None = None) -> None:
+        super().__init__()
+        self._instance = {} if instance is None else {"instance": instance}
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record."""
         line: dict[str, Any] = {
             "time": _time(record).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
+            **self._instance,
             "message": record.getMessage(),
         }
         line |= getattr(record, "facts", {})

@@ -19,6 +19,7 @@ from daemon.spread import PredictionSpread
 PREFIX = "tickcast_"
 #: Seconds. The library's own start at 5 ms, where our median would drown.
 SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+RESTORE_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 TICKS_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 #: A spread below this share of its value in validation counts as collapsed.
 COLLAPSED_RATIO = 0.01
@@ -41,6 +42,8 @@ class Metrics:
         self._ticks = _counter(registry, "ticks", "Ticks by outcome.", ["outcome"])
         self._forecast_ticks = self._ticks.labels("forecast")
         self._dead_letter_ticks = self._ticks.labels("dead_letter")
+        self._catch_up_ticks = self._ticks.labels("catch_up")
+        self._replayed_count = 0
         self._dead_letters = _counter(registry, "dead_letters", "Dead letters by reason.", ["reason"])
         self._negative_latency = _counter(
             registry, "negative_latency", "Ticks whose Kafka timestamp was ahead of our clock at commit."
@@ -50,11 +53,21 @@ class Metrics:
         )
         registry.register(self._end_to_end)
         self.inference_seconds = _histogram(registry, "inference_seconds", "Time in the model's step per batch.")
-        self.commit_seconds = _histogram(registry, "commit_seconds", "Time of one transaction, flush to commit.")
-        self.batch_ticks = _histogram(registry, "batch_ticks", "Ticks per batch.", TICKS_BUCKETS)
+        self._commit_seconds = _histogram(registry, "commit_seconds", "Time of one transaction, flush to commit.")
+        self._batch_ticks = _histogram(registry, "batch_ticks", "Ticks per batch.", TICKS_BUCKETS)
         self._lag = _gauge(registry, "consumer_lag_ticks", "Ticks behind the end of the log.", ["partition"])
         self.last_progress = _gauge(
             registry, "last_progress_timestamp_seconds", "When the loop last turned, Unix time."
+        )
+        self._checkpoint_seconds = _histogram(
+            registry, "checkpoint_seconds", "Time of one transaction that holds a checkpoint."
+        )
+        self._snapshots = _counter(registry, "snapshots", "Records written to the state topic.")
+        self.restore_seconds = _histogram(
+            registry, "restore_seconds", "From a partition's assignment to its first live tick.", RESTORE_BUCKETS
+        )
+        self._restore_remaining_ticks = _gauge(
+            registry, "restore_remaining_ticks", "Ticks still to replay before all our partitions run."
         )
         self.transactions = _counter(registry, "transactions", "Transactions by outcome.", ["outcome"])
         self.rebalances = _counter(registry, "rebalances", "Changes of assignment by kind.", ["kind"])
@@ -90,6 +103,20 @@ class Metrics:
         """Say what runs here."""
         self._build.labels(version, model, revision).set(1)
 
+    def transaction(self, seconds: float, *, snapshots: int) -> None:
+        """Count a committed transaction, and the records of a checkpoint in it."""
+        self.transactions.labels("committed").inc()
+        self._commit_seconds.observe(seconds)
+        if snapshots:
+            self._checkpoint_seconds.observe(seconds)
+            self._snapshots.inc(snapshots)
+
+    def restoring(self, remaining_ticks: int, replayed_count: int) -> None:
+        """Say how far recovery is; `replayed_count` is that of the whole process."""
+        self._restore_remaining_ticks.set(remaining_ticks)
+        self._catch_up_ticks.inc(replayed_count - self._replayed_count)
+        self._replayed_count = replayed_count
+
     def committed(self, batch: Batch, now: float) -> None:
         """Count a batch whose transaction was committed.
 
@@ -104,6 +131,8 @@ class Metrics:
         for cause, resets in batch.resets.items():
             self._resets.labels(cause.value).inc(resets)
         self._evictions.inc(batch.evicted_count)
+        if batch.timestamps or batch.dead_letters:
+            self._batch_ticks.observe(len(batch.timestamps) + len(batch.dead_letters))
         latency = now - np.array(batch.timestamps, np.float64) / 1000
         self._negative_latency.inc(int((latency < 0).sum()))
         self._end_to_end.observe(np.maximum(latency, 0))

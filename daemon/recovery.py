@@ -1,81 +1,333 @@
-"""Brings partitions to work: after start, restart, rebalance and failed transaction, by the same few lines.
+"""Brings partitions to work: after start, restart, rebalance and failed transaction, by the same path.
 
-Today a partition that has been read before starts *cold*: its offsets continue where the group committed them, so no
-tick is lost or answered twice, but its instruments begin from the initial state and say so (`reset: "cold"`).
+    settled    the group's committed offset, once no open transaction holds it
+    stored     the newest checkpoint in the state topic
+    decided    what follows from the two (`daemon.resume`)
+    put back   the snapshots, into the pipeline
+    replayed   the ticks from the checkpoint to the committed offset, silently
+
+The path is walked in small pieces between live batches, so `poll` and the partitions that run never wait long for it.
+By the pipeline's first promise the states at its end are those of a process that never stopped, bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
+from daemon.core.marker import Marker, MarkerError
 from daemon.core.pipeline import Pipeline
-from daemon.errors import TopicError
+from daemon.core.records import Record
+from daemon.core.snapshot import Snapshot, SnapshotError
+from daemon.errors import BrokerUnavailable
 from daemon.logs import facts, log
-from daemon.transport.port import Source
+from daemon.phases import Phase, Phases
+from daemon.resume import Found, Plan, Terms, decide
+from daemon.stored import Stored, blank, is_instrument
+from daemon.transport.port import Readable, Reader, Source
+from schemas import ResetCause
+
+#: A read that finds nothing returns after this; a fetch that is on its way is taken by the next one.
+READ_SECONDS = 0.02
+#: Records of one read: some 10 ms of decoding or replaying.
+READ_RECORDS = 500
+#: How often a long recovery says how far it is.
+PROGRESS_SECONDS = 5.0
+
+Value = TypeVar("Value")
+#: A piece of the path: yields True where it got on, False where it has to wait for somebody else.
+Walk = Generator[bool, None, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A partition whose states stand at `start`."""
+
+    partition: int
+    start: int
+    #: In force from here on.
+    marker: Marker
+    #: True where the state topic does not hold it yet: it is to be committed before the first tick is answered.
+    owed: bool
+    #: From the assignment to here.
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Journey:
+    """One partition on its way."""
+
+    partition: int
+    walk: Walk[Recovered]
+    #: When it last got on.
+    moved: float
 
 
 class Recovery:
-    """Starts partitions at the right offset.
+    """The partitions that are ours and do not run yet.
 
     Parameters
     ----------
-    auto_offset_reset : where a partition without a committed offset begins
-    on_lost_ticks : what to do where committed ticks are no longer retained
+    patience_seconds : how long a partition may wait for a broker or for another owner's transaction
     """
 
     def __init__(
         self,
         source: Source,
+        reader: Reader,
         pipeline: Pipeline,
-        auto_offset_reset: Literal["earliest", "latest"],
-        on_lost_ticks: Literal["stop", "reset"],
+        terms: Terms,
+        *,
+        patience_seconds: float = 60.0,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
+        self._reader = reader
         self._pipeline = pipeline
-        self._auto_offset_reset = auto_offset_reset
-        self._on_lost_ticks = on_lost_ticks
+        self._terms = terms
+        self._patience_seconds = patience_seconds
+        self._monotonic = monotonic
+        self.phases = Phases()
+        #: In the order in which they get their turn.
+        self._journeys: list[_Journey] = []
+        self._committed: dict[int, int | None] = {}
+        #: Ticks still to replay, by partition.
+        self._remaining: dict[int, int] = {}
+        self._progress_due = 0.0
+        #: Ticks replayed so far.
+        self.replayed_count = 0
+
+    def begin(self, partitions: Sequence[int]) -> None:
+        """Set partitions on their way, anew where they are on it or run already."""
+        self._forget(partitions)
+        now = self._monotonic()
+        self._progress_due = now + PROGRESS_SECONDS
+        for partition in partitions:
+            self.phases.move(partition, Phase.ASSIGNED)
+            self._journeys.append(_Journey(partition, self._path(partition), now))
 
     def drop(self, partitions: Sequence[int]) -> None:
-        """Forget partitions that are no longer ours; nothing is written for them."""
+        """Give up partitions that are no longer ours, wherever they are; nothing is written for them."""
+        self._forget(partitions)
         for partition in partitions:
-            self._pipeline.drop(partition)
+            if self.phases.of(partition) is not Phase.UNKNOWN:  # given and taken within one poll
+                self.phases.move(partition, Phase.UNKNOWN)
 
-    def start(self, partitions: Sequence[int]) -> None:
-        """Give assigned partitions their offset and let them deliver.
+    def run(self, recovered: Recovered) -> None:
+        """Let a recovered partition deliver; the checkpoint that it owed, if any, is committed."""
+        self.phases.move(recovered.partition, Phase.RUNNING)
+        self._source.start_at(recovered.partition, recovered.start)
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What the partitions on their way still need, in words; None where there are none."""
+        count = len(self._journeys)
+        if not count:
+            return None
+        return f"{count} partition{'s' if count > 1 else ''} to be restored, {self.remaining_ticks} ticks to replay"
+
+    @property
+    def busy(self) -> bool:
+        """True while partitions are on their way."""
+        return bool(self._journeys)
+
+    @property
+    def remaining_ticks(self) -> int:
+        """Ticks still to replay, as far as known."""
+        return sum(self._remaining.values())
+
+    def work(self, seconds: float) -> list[Recovered]:
+        """Get on for about so long; return the partitions that have arrived.
 
         Raises
         ------
-        TopicError : the committed offset is beyond the log's end, or before its beginning and `on_lost_ticks` is "stop"
-        BrokerUnavailable : the offsets cannot be learned in time
+        TopicError : a partition cannot go on without somebody's decision
+        BrokerUnavailable : one has waited for longer than we are patient
         """
-        if not partitions:
-            return
-        committed = self._source.committed(partitions)
-        bounds = self._source.bounds(partitions)
-        for partition in partitions:
-            first, end = bounds[partition]
-            offset = self._offset(partition, committed[partition], first, end)
-            cold = offset > first
-            self._pipeline.assign(partition, cold=cold)
-            self._source.start_at(partition, offset)
-            say = log.warning if cold else log.info
-            say(
-                "partition starts cold" if cold else "partition starts", extra=facts(partition=partition, offset=offset)
-            )
+        arrived: list[Recovered] = []
+        deadline = self._monotonic() + seconds
+        self._ask_committed()
+        waiting = 0
+        while waiting < len(self._journeys):
+            journey = self._journeys[0]
+            waiting = 0 if self._advance(journey, arrived) else waiting + 1
+            if self._monotonic() >= deadline:
+                break
+        self._say_progress()
+        return arrived
 
-    def _offset(self, partition: int, committed: int | None, first: int, end: int) -> int:
-        if committed is None:
-            return first if self._auto_offset_reset == "earliest" else end
-        if committed > end:
-            raise TopicError(
-                f"partition {partition}: committed offset {committed} is beyond end {end}: the topic was recreated; "
-                "start under a new kafka.group_id, or delete the group's offsets"
+    def _advance(self, journey: _Journey, arrived: list[Recovered]) -> bool:
+        """Walk one piece; return whether it got on. One that waits lets the others go first."""
+        try:
+            moved = next(journey.walk)
+        except StopIteration as end:
+            self._journeys.remove(journey)
+            arrived.append(end.value)
+            _log_arrival(end.value)
+            return True
+        now = self._monotonic()
+        if moved:
+            journey.moved = now
+            return True
+        if now - journey.moved > self._patience_seconds:
+            raise BrokerUnavailable(
+                f"partition {journey.partition} could not be restored for {now - journey.moved:.0f} s: the broker is "
+                "away, or an open transaction of another instance holds it"
             )
-        if committed < first:
-            lost = f"partition {partition}: ticks {committed} to {first - 1} are no longer retained"
-            if self._on_lost_ticks == "stop":
-                raise TopicError(f'{lost}; set pipeline.on_lost_ticks = "reset" to go on without them')
-            log.error(lost, extra=facts(partition=partition, committed=committed, first=first))
-            return first
-        return committed
+        self._journeys.append(self._journeys.pop(0))
+        return False
+
+    # --- the path -----------------------------------------------------------------------------------------------------
+
+    def _path(self, partition: int) -> Walk[Recovered]:
+        started = self._monotonic()
+        committed = yield from self._settled(partition)
+        self.phases.move(partition, Phase.RESTORING)
+        stored = yield from self._stored(partition)
+        plan = yield from self._decided(partition, committed, stored)
+        resets = yield from self._put_back(partition, plan, stored)
+        self.phases.move(partition, Phase.CATCHING_UP)
+        yield from self._replayed(partition, plan)
+        for name, cause in resets.items():
+            self._pipeline.reset(partition, name, cause)
+        if plan.marker.origin is ResetCause.REVISION and plan.owed:
+            self._pipeline.warmed_up(partition, ResetCause.REVISION)
+        seconds = self._monotonic() - started
+        return Recovered(partition, plan.start, plan.marker, plan.owed or bool(resets), seconds)
+
+    def _settled(self, partition: int) -> Walk[int | None]:
+        """Wait until the committed offset is known; `_ask_committed` asks for all partitions at once."""
+        while partition not in self._committed:
+            yield False
+        return self._committed[partition]
+
+    def _stored(self, partition: int) -> Walk[Stored]:
+        """Read the state topic to its end as it is now, which waits out a transaction that is still open there."""
+        stored = Stored()
+        offset, end = yield from self._bounds("state", partition)
+        while offset < end:
+            records, next_offset = self._read("state", partition, offset)
+            stored.add(records)
+            yield next_offset > offset
+            offset = next_offset
+        return stored
+
+    def _decided(self, partition: int, committed: int | None, stored: Stored) -> Walk[Plan]:
+        first, end = yield from self._bounds("ticks", partition)
+        try:
+            marker = stored.marker()
+        except MarkerError as error:
+            log.error("the checkpoint's marker is not ours to read", extra=facts(partition=partition, error=str(error)))
+            marker = None
+        oldest: int | None = None
+        if marker is not None and marker.revision != self._terms.revision:
+            oldest = yield from self._oldest_reset(marker, stored)
+        others = any(offset is not None for offset in self._committed.values())
+        plan = decide(Found(partition, first, end, committed, marker, oldest, others), self._terms)
+        log.log(plan.level, f"partition {plan.line}", extra=facts(partition=partition, offset=plan.start))
+        return plan
+
+    def _oldest_reset(self, marker: Marker, stored: Stored) -> Walk[int | None]:
+        """Find where the oldest state began; its ticks since then are what another revision needs."""
+        resets: list[int] = []
+        for chunk in _chunks(stored.snapshots(marker)):
+            resets += (found.instrument.reset_offset for _, found in chunk if isinstance(found, Snapshot))
+            yield True
+        return min((offset for offset in resets if offset >= 0), default=None)
+
+    def _put_back(self, partition: int, plan: Plan, stored: Stored) -> Walk[dict[str, ResetCause]]:
+        """Give the snapshots to the pipeline; return the instruments that begin anew where the partition goes on."""
+        marker = plan.marker
+        self._pipeline.assign(partition, marker.origin, saved_to=plan.replay_from)
+        resets: dict[str, ResetCause] = {}
+        if not plan.keep:
+            self._pipeline.mark_stale(partition, stored.values)
+            return resets
+        for chunk in _chunks(stored.snapshots(marker)):
+            good = []
+            for key, found in chunk:
+                snapshot = found if isinstance(found, Snapshot) else _salvaged(partition, key, found, marker)
+                if snapshot is None:
+                    self._pipeline.mark_stale(partition, [key])
+                    continue
+                good.append(snapshot)
+                if snapshot.is_reset:
+                    cause = snapshot.instrument.pending_reset or ResetCause.COLD
+                    resets[snapshot.instrument.name] = cause
+            self._pipeline.put_back(partition, good)
+            yield True
+        self._pipeline.settle(partition)
+        return resets
+
+    def _replayed(self, partition: int, plan: Plan) -> Walk[None]:
+        """Move the states over the ticks up to the first that has no committed outcome."""
+        offset = plan.replay_from
+        while offset < plan.start:
+            self._remaining[partition] = plan.start - offset
+            records, next_offset = self._read("ticks", partition, offset)
+            answered = [record for record in records if record.offset < plan.start]
+            self._pipeline.replay(answered)
+            self.replayed_count += len(answered)
+            yield next_offset > offset
+            offset = next_offset
+        self._remaining.pop(partition, None)
+
+    # --- what the path stands on --------------------------------------------------------------------------------------
+
+    def _ask_committed(self) -> None:
+        unsettled = [j.partition for j in self._journeys if j.partition not in self._committed]
+        if unsettled:
+            self._committed |= self._source.committed(unsettled)
+
+    def _bounds(self, topic: Readable, partition: int) -> Walk[tuple[int, int]]:
+        while True:
+            try:
+                return self._reader.bounds(topic, partition)
+            except BrokerUnavailable as error:
+                log.debug("asking again", extra=facts(partition=partition, error=str(error)))
+            yield False
+
+    def _read(self, topic: Readable, partition: int, offset: int) -> tuple[Sequence[Record], int]:
+        try:
+            return self._reader.read(topic, partition, offset, READ_SECONDS, READ_RECORDS)
+        except BrokerUnavailable as error:
+            log.debug("reading again", extra=facts(partition=partition, error=str(error)))
+            return (), offset
+
+    def _forget(self, partitions: Sequence[int]) -> None:
+        gone = set(partitions)
+        self._journeys = [journey for journey in self._journeys if journey.partition not in gone]
+        for partition in partitions:
+            self._committed.pop(partition, None)
+            self._remaining.pop(partition, None)
+            self._pipeline.drop(partition)
+
+    def _say_progress(self) -> None:
+        now = self._monotonic()
+        if self._journeys and now >= self._progress_due:
+            self._progress_due = now + PROGRESS_SECONDS
+            log.info("restoring", extra=facts(partitions=len(self._journeys), remaining_ticks=self.remaining_ticks))
+
+
+def _log_arrival(arrived: Recovered) -> None:
+    partition, offset, seconds = arrived.partition, arrived.start, round(arrived.seconds, 3)
+    origin = arrived.marker.origin.value
+    log.info("partition recovered", extra=facts(partition=partition, offset=offset, origin=origin, seconds=seconds))
+
+
+def _salvaged(partition: int, key: bytes, error: SnapshotError, marker: Marker) -> Snapshot | None:
+    """Return what stands for a snapshot that cannot be read: a reset of its instrument, if the key is one."""
+    log.error(
+        "a snapshot cannot be used, its instrument starts cold",
+        extra=facts(partition=partition, key=repr(key), error=str(error)),
+    )
+    return blank(key, marker) if is_instrument(key) else None
+
+
+def _chunks(items: Iterator[Value]) -> Iterator[list[Value]]:
+    """Cut a long walk into pieces."""
+    while chunk := list(islice(items, READ_RECORDS)):
+        yield chunk

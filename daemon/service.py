@@ -2,22 +2,24 @@
 
     records = source.poll()                      one poll = one batch = one transaction
     batch   = pipeline.advance(records)          pure
-    sink.commit(batch, offsets, group_metadata)  all of it, or nothing
+    sink.commit(batch, offsets, group_metadata)  forecasts, dead letters, a due checkpoint, offsets: all or nothing
+    recovery.work()                              a slice for the partitions that do not run yet
 
-Any failure between begin and commit takes the recovery path: drop the states of all our partitions, start them again
-from the committed offsets. There is no undo.
+Any failure between begin and commit takes the recovery path: drop the states of all our partitions and recover them
+from their last checkpoints. There is no undo.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from daemon.checkpoints import Checkpoints, checkpoint
 from daemon.core.pipeline import Batch, Pipeline
-from daemon.core.records import Record
+from daemon.core.records import Message, Record
 from daemon.errors import BrokerUnavailable, TooManyDeadLetters, TransactionFailed
 from daemon.health import Health
 from daemon.logs import facts, log
@@ -29,6 +31,10 @@ from daemon.transport.port import Outgoing, Polled, Sink, Source
 POLL_SECONDS = 0.2
 #: How often gauges that cost something to read are set.
 GAUGES_SECONDS = 1.0
+#: A slice of recovery between two polls.
+RECOVERY_SECONDS = 0.05
+#: After so long without a commit somebody is asked whether we are still who we think we are.
+QUIET_SECONDS = 10.0
 #: Pause after a failed transaction, doubled up to the bound while failures follow each other.
 RETRY_SECONDS = (0.1, 5.0)
 #: Outcomes that `dead_letter_ratio_max` looks back on.
@@ -71,6 +77,7 @@ class Service:
         sink: Sink,
         pipeline: Pipeline,
         recovery: Recovery,
+        checkpoints: Checkpoints,
         metrics: Metrics,
         health: Health,
         options: LoopOptions,
@@ -81,6 +88,7 @@ class Service:
         self._sink = sink
         self._pipeline = pipeline
         self._recovery = recovery
+        self._checkpoints = checkpoints
         self._metrics = metrics
         self._health = health
         self._options = options
@@ -89,6 +97,9 @@ class Service:
         self._pause = RETRY_SECONDS[0]
         self._last_turn = 0.0
         self._gauges_due = 0.0
+        self._quiet_since = clock.monotonic()
+        #: Our membership, as it was right after the last poll.
+        self._metadata: object = None
         #: The loop ends after the batch in work.
         self.stopping = False
         #: Next offset per partition, as committed by this process.
@@ -101,26 +112,32 @@ class Service:
         ------
         TickcastError : what ends the process; nothing of the batch in work is visible
         """
-        self._sink.open()
+        with self._health.allowing(self._options.broker_timeout_seconds, "a producer"):
+            self._sink.open()
         self._health.waiting_for = "partitions"
         log.info("loop starts")
         while not self.stopping:
             self.turn()
+        self._save_all()
 
     def stop(self) -> None:
         """End after the batch in work; safe to call from a signal handler."""
         self.stopping = True
 
     def turn(self) -> None:
-        """Poll once, and make one batch of what came."""
+        """Poll once, make one batch of what came, and give recovery its slice."""
         self._wait_for_batch()
-        polled = self._source.poll(POLL_SECONDS, self._options.max_batch_ticks)
-        metadata = self._source.group_metadata()
+        polled = self._source.poll(0.0 if self._recovery.busy else POLL_SECONDS, self._options.max_batch_ticks)
+        self._metadata = self._source.group_metadata()
         records = self._reassign(polled)
-        if records:
-            self._process(records, metadata)
+        due = self._checkpoints.due(self._source.positions())
+        if records or due is not None:
+            self._process(records, due)
+        if self._recovery.busy:
+            self._recover()
         self._health.turned()
         self._set_gauges()
+        self._look_around()
 
     def _wait_for_batch(self) -> None:
         """Keep `min_batch_ms` between batches, while the client goes on fetching."""
@@ -139,53 +156,116 @@ class Service:
             if partitions:
                 self._metrics.rebalances.labels(kind).inc()
                 log.info(f"partitions {kind}", extra=facts(partitions=list(partitions)))
-        self._recovery.drop([*polled.revoked, *polled.lost])
-        for partition in [*polled.revoked, *polled.lost]:
+        gone = [*polled.revoked, *polled.lost]
+        self._recovery.drop(gone)
+        for partition in gone:
+            self._checkpoints.drop(partition)
             self.committed.pop(partition, None)
-        changed = {*polled.revoked, *polled.lost, *polled.assigned}
-        self._recovery.start(polled.assigned)
+        self._recovery.begin(polled.assigned)
+        changed = {*gone, *polled.assigned}
         return [record for record in polled.records if record.partition not in changed]
 
-    def _process(self, records: Sequence[Record], metadata: object) -> None:
+    def _process(self, records: Sequence[Record], due: int | None) -> None:
+        """Answer the records, and write the checkpoint of the partition whose turn it is."""
         batch = self._pipeline.advance(records)
         self._ratio.check(batch)
         positions = self._source.positions()
-        offsets = {partition: positions[partition] for partition in sorted({r.partition for r in records})}
-        outgoing = Outgoing({"forecasts": batch.forecasts, "dead_letters": batch.dead_letters})
+        partitions = {record.partition for record in records} | ({due} if due is not None else set())
+        offsets = {partition: positions[partition] for partition in sorted(partitions)}
+        state = [] if due is None else self._checkpoints.messages(due, positions[due])
+        if not self._commit(batch, state, offsets):
+            return
+        if due is not None:
+            self._checkpoints.committed(due, positions[due])
+        self._metrics.committed(batch, self._clock.time())
+
+    def _recover(self) -> None:
+        """Give recovery its slice; what has arrived runs, once the checkpoints that it owes are written."""
+        arrived = self._recovery.work(RECOVERY_SECONDS)
+        owed = [each for each in arrived if each.owed]
+        if owed:
+            state = [m for each in owed for m in checkpoint(self._pipeline, each.partition, each.marker)]
+            if not self._commit(Batch(), state, {each.partition: each.start for each in owed}):
+                return  # all our partitions start over, these too
+        for each in arrived:
+            if each.owed:
+                self._pipeline.checkpointed(each.partition, each.start)
+            self._checkpoints.begin(each.partition, each.marker)
+            self._recovery.run(each)
+            self._metrics.restore_seconds.observe(each.seconds)
+
+    def _save_all(self) -> None:
+        """Write what is unsaved, so that a planned restart replays nothing; who fails here only replays a little."""
+        positions = self._source.positions()
+        for partition in self._checkpoints.unsaved(positions):
+            offset = positions[partition]
+            state = Outgoing({"state": self._checkpoints.messages(partition, offset)})
+            try:
+                self._sink.commit(state, {partition: offset}, self._metadata)
+            except TransactionFailed as error:
+                log.warning("the last checkpoint was not written", extra=facts(partition=partition, error=str(error)))
+                return
+            self._checkpoints.committed(partition, offset)
+
+    def _commit(self, batch: Batch, state: Sequence[Message], offsets: Mapping[int, int]) -> bool:
+        """Write one transaction; start over and return False where it failed."""
+        outgoing = Outgoing({"forecasts": batch.forecasts, "dead_letters": batch.dead_letters, "state": state})
         started = self._clock.monotonic()
         try:
-            self._sink.commit(outgoing, offsets, metadata)
+            self._sink.commit(outgoing, offsets, self._metadata)
         except TransactionFailed as error:
             self._start_over(error)
-            return
-        self._metrics.commit_seconds.observe(self._clock.monotonic() - started)
-        self._metrics.transactions.labels("committed").inc()
-        self._metrics.batch_ticks.observe(len(records))
-        self._metrics.committed(batch, self._clock.time())
+            return False
+        now = self._clock.monotonic()
+        self._metrics.transaction(now - started, snapshots=len(state))
+        self._health.progressed()
         self.committed |= offsets
+        self._quiet_since = now
         self._failing_since = None
         self._pause = RETRY_SECONDS[0]
+        return True
 
     def _start_over(self, error: TransactionFailed) -> None:
         """Take the recovery path with all our partitions; give up when failures go on for too long."""
         self._metrics.transactions.labels("failed").inc()
         now = self._clock.monotonic()
-        self._failing_since = self._failing_since or now
-        log.error("transaction failed, starting over from the committed offsets", extra=facts(error=str(error)))
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        log.error("transaction failed, starting over from the last checkpoints", extra=facts(error=str(error)))
         if now - self._failing_since > self._options.broker_timeout_seconds:
             raise BrokerUnavailable(
                 f"no transaction succeeded for {now - self._failing_since:.0f} s, the last failed with: {error}; "
                 "check the brokers, then start again: nothing is lost"
             ) from error
-        self._source.confirm_membership()
-        self._clock.sleep(self._pause)
-        self._pause = min(self._pause * 2, RETRY_SECONDS[1])
-        partitions = self._source.assignment()
-        for partition in partitions:
+        for partition in self._source.assignment():
             self._source.stop(partition)
-        self._recovery.drop(self._pipeline.partitions)
-        self._sink.open()
-        self._recovery.start(partitions)
+        for partition in self._pipeline.partitions:
+            self._checkpoints.drop(partition)
+        with self._health.allowing(self._options.broker_timeout_seconds, "a new producer"):
+            self._source.confirm()
+            self._clock.sleep(self._pause)
+            self._sink.open()
+        self._pause = min(self._pause * 2, RETRY_SECONDS[1])
+        self._recovery.begin(self._source.assignment())
+
+    def _look_around(self) -> None:
+        """Ask after a quiet while whether we are still a member, of the same topic, and whether ticks are left lying.
+
+        Who neither reads nor commits hears of none of it. A broker that is away is no reason to end, and no lag.
+        """
+        now = self._clock.monotonic()
+        if now - self._quiet_since < QUIET_SECONDS:
+            return
+        self._quiet_since = now
+        try:
+            with self._health.allowing(QUIET_SECONDS, "an answer of the cluster"):
+                self._source.confirm()
+                bounds = self._source.bounds(self._source.assignment())
+        except BrokerUnavailable as error:
+            log.warning("the cluster does not answer", extra=facts(error=str(error)))
+            self._health.lagging(0)
+            return
+        positions = self._source.positions()
+        self._health.lagging(sum(max(0, bounds[p][1] - at) for p, at in positions.items()))
 
     def _set_gauges(self) -> None:
         now = self._clock.monotonic()
@@ -193,10 +273,11 @@ class Service:
             return
         self._gauges_due = now + GAUGES_SECONDS
         metrics, pipeline, partitions = self._metrics, self._pipeline, self._source.assignment()
-        self._health.waiting_for = None if self._source.joined else "the consumer group"
+        self._health.waiting_for = self._recovery.waiting_for if self._source.joined else "the consumer group"
         metrics.last_progress.set(self._clock.time())
         metrics.assigned_partitions.set(len(partitions))
         metrics.lags(self._source.lags())
+        metrics.restoring(self._recovery.remaining_ticks, self._recovery.replayed_count)
         metrics.active_instruments.set(pipeline.instrument_count)
         metrics.instruments_in_two_partitions.set(pipeline.instruments_in_two_partitions)
         metrics.state_bytes.set(pipeline.state_bytes)

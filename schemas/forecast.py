@@ -20,6 +20,8 @@ class ResetCause(StrEnum):
     SESSION = "session"
     NON_FINITE = "non_finite"
     COLD = "cold"
+    REVISION = "revision"
+    OPERATOR = "operator"
 
     @property
     def meaning(self) -> str:
@@ -31,7 +33,9 @@ _MEANINGS = {
     ResetCause.FIRST: "No state of this instrument is kept: it is new, or it was evicted.",
     ResetCause.SESSION: "The tick opened a session.",
     ResetCause.NON_FINITE: "The tick before drove the model to NaN or infinity.",
-    ResetCause.COLD: "The partition came without its states: after a restart, a rebalance or a failure.",
+    ResetCause.COLD: "States were lost: no checkpoint, a damaged one, ticks no longer retained, or offsets set back.",
+    ResetCause.REVISION: "Another revision took over; `step` counts the ticks that were replayed to warm it up.",
+    ResetCause.OPERATOR: "An operator reset the instrument.",
 }
 
 

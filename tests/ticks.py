@@ -77,7 +77,7 @@ def pipeline(
     partitions: Sequence[int] = (0,),
     decoder: TickDecoder | None = None,
     canary_ticks: Sequence[bytes] = (),
-    cold: bool = False,
+    origin: ResetCause = ResetCause.FIRST,
     **options: Any,
 ) -> Pipeline:
     """Return a pipeline that holds its partitions, with a `RandomStep` unless given."""
@@ -86,7 +86,7 @@ def pipeline(
     rules = rules or Rules((), Never())
     made = Pipeline(spec, step, rules, PipelineOptions(limits, **options), decoder=decoder, canary_ticks=canary_ticks)
     for partition in partitions:
-        made.assign(partition, cold=cold)
+        made.assign(partition, origin)
     return made
 
 

@@ -1,29 +1,39 @@
-"""`tickcast run`: the daemon."""
+"""`tickcast run`: the daemon, or a parent of several."""
 
 from __future__ import annotations
 
 import gc
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daemon.stopping import DEADLINE_SECONDS, Stopper, when_input_ends
+
 if TYPE_CHECKING:
+    from daemon.assembly import Engine
     from daemon.config import Settings
+    from daemon.transport.connection import Connection
+    from daemon.transport.port import Reader, Sink, Source
 
 #: Objects made before the collector looks for cycles. A batch makes some ten thousand and frees them without it; at
 #: Python's default of 700 a sixth of a tick's time went into looking.
 GC_THRESHOLD = 50_000
 #: What a dead letter needs beside key and value: headers and the batch around it.
 DEAD_LETTER_OVERHEAD_BYTES = 4096
+#: A new cluster makes the topics of its coordinators when it is first asked, and each of ours may wait 30 s for that.
+COORDINATORS_SECONDS = 60.0
 
 
 def run(
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="The settings file (TOML).", show_default=False)
     ] = None,
-) -> None:
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes on this machine, all of one group.")] = 1,
+    leash: Annotated[bool, typer.Option("--leash", hidden=True, help="Stop when standard input ends.")] = False,
+) -> int:
     """Run the daemon: ticks in, a forecast for every tick out, until SIGTERM.
 
     Example: tickcast run --config tickcast.toml
@@ -32,56 +42,85 @@ def run(
     from daemon.logs import configure_logs
 
     settings = load_settings(config)
-    configure_logs(settings.log.format, settings.log.level)
-    _run(settings)
+    kafka, metrics = settings.kafka, settings.metrics
+    configure_logs(settings.log.format, settings.log.level, instance=kafka.instance_id)
+    if workers > 1:
+        from daemon.workers import run_workers
+
+        arguments = ["run", "--leash", *(["--config", str(config)] if config else [])]
+        return run_workers(workers, arguments, kafka.instance_id, metrics.port)
+    stopper = Stopper()
+    if leash:
+        when_input_ends(sys.stdin.fileno(), stopper.ask)
+    _run(settings, stopper)
+    return 0
 
 
-def _run(settings: Settings) -> None:
+def _run(settings: Settings, stopper: Stopper) -> None:
     from daemon.assembly import build_engine, build_service
     from daemon.health import HealthServer
     from daemon.logs import facts, log
-    from daemon.stopping import Stopper
-    from daemon.transport.admin import preflight
     from daemon.transport.connection import Connection
-    from daemon.transport.kafka_sink import KafkaSink
-    from daemon.transport.kafka_source import KafkaSource
-    from daemon.transport.topics import DEFAULT_MESSAGE_BYTES
+    from daemon.watchdog import Watchdog, end_process
 
-    kafka, topics = settings.kafka, settings.topics
+    kafka = settings.kafka
     engine = build_engine(settings)
-    server = HealthServer(settings.metrics.host, settings.metrics.port, engine.registry, engine.health)
+    health = engine.health
+    # Never closed: the last thing that can hang is the end of the interpreter.
+    Watchdog(health, end_process).start()
+    server = HealthServer(settings.metrics.host, settings.metrics.port, engine.registry, health)
     log.info(
         "tickcast starts",
         extra=facts(model=engine.bundle.id, revision=engine.revision, metrics_port=server.port, pid=os.getpid()),
     )
     connection = Connection.from_settings(kafka)
-    engine.health.waiting_for = "a broker"
-    limit = preflight(connection, settings)["dead_letters"].message_bytes_max or DEFAULT_MESSAGE_BYTES
-    engine.pipeline.dead_letter_bytes_max = limit - DEAD_LETTER_OVERHEAD_BYTES
-    wait = kafka.broker_timeout_seconds
-    source = KafkaSource(
-        connection, topic=topics.ticks, group_id=kafka.group_id, instance_id=kafka.instance_id, timeout_seconds=wait
-    )
-    sink = KafkaSink(
-        connection,
-        topics={"forecasts": topics.forecasts, "dead_letters": topics.dead_letters, "state": topics.state},
-        ticks_topic=topics.ticks,
-        group_id=kafka.group_id,
-        instance_id=kafka.instance_id,
-        timeout_seconds=wait,
-    )
-    service = build_service(settings, engine, source, sink)
+    source, sink, reader = _connect(connection, settings, engine)
+    service = build_service(settings, engine, source, sink, reader)
     gc.freeze()  # what stands by now stays
     gc.set_threshold(GC_THRESHOLD, 20, 20)
-    stopper = Stopper(service.stop)
-    stopper.install()
+
+    def stop() -> None:
+        health.closing(DEADLINE_SECONDS)
+        service.stop()
+
+    stopper.install(stop)
     clean = False
     try:
         service.run()
         clean = True
     finally:
+        health.closing(DEADLINE_SECONDS)
         source.close(leave=clean and kafka.stop == "leave")
         sink.close()
+        reader.close()
         server.close()
         stopper.finish()
         log.info("stopped" if clean else "ended", extra=facts(clean=clean, offsets=service.committed))
+
+
+def _connect(connection: Connection, settings: Settings, engine: Engine) -> tuple[Source, Sink, Reader]:
+    """Wait for a cluster that can keep our promises, and join the group."""
+    from daemon.transport.admin import preflight
+    from daemon.transport.kafka_reader import KafkaReader
+    from daemon.transport.kafka_sink import KafkaSink
+    from daemon.transport.kafka_source import KafkaSource
+    from daemon.transport.topics import DEFAULT_MESSAGE_BYTES
+
+    kafka, topics, health = settings.kafka, settings.topics, engine.health
+    wait = kafka.broker_timeout_seconds
+    health.waiting_for = "a broker"
+    with health.allowing(wait + COORDINATORS_SECONDS, "a cluster that is ready"):
+        limit = preflight(connection, settings)["dead_letters"].message_bytes_max or DEFAULT_MESSAGE_BYTES
+    engine.pipeline.dead_letter_bytes_max = limit - DEAD_LETTER_OVERHEAD_BYTES
+    names = {"instance_id": kafka.instance_id, "group_id": kafka.group_id}
+    with health.allowing(2 * wait, "a consumer"):  # for a broker, then for the topic
+        source = KafkaSource(connection, topic=topics.ticks, timeout_seconds=wait, **names)
+    sink = KafkaSink(
+        connection,
+        topics={"forecasts": topics.forecasts, "dead_letters": topics.dead_letters, "state": topics.state},
+        ticks_topic=topics.ticks,
+        timeout_seconds=wait,
+        **names,
+    )
+    reader = KafkaReader(connection, {"ticks": topics.ticks, "state": topics.state}, timeout_seconds=wait)
+    return source, sink, reader

@@ -22,6 +22,7 @@ class Instrument:
         "bid_size",
         "cells",
         "chain",
+        "last_offset",
         "last_ts",
         "name",
         "pending_reset",
@@ -35,9 +36,10 @@ class Instrument:
         "slot",
         "spoken_session",
         "step",
+        "untold_reset",
     )
 
-    def __init__(self, name: str, slot: int, cells: list[float], cause: ResetCause) -> None:
+    def __init__(self, name: str, slot: int, cells: list[float], cause: ResetCause | None) -> None:
         self.name = name
         #: Row of the state table that holds (h, c) between batches.
         self.slot = slot
@@ -64,10 +66,14 @@ class Instrument:
         self.price: float | None = None
         #: Ticks since the reset, the next tick's number.
         self.step = 0
+        #: Offset of the tick accepted last; it orders instruments by age.
+        self.last_offset = -1
         #: Offset of the tick that started the state anew.
         self.reset_offset = -1
         #: Why the next tick starts from the initial state; None where it continues.
         self.pending_reset: ResetCause | None = cause
+        #: Why the state started anew at a tick whose forecast was not published; the next forecast says it.
+        self.untold_reset: ResetCause | None = None
         # Marks of the batch in work: its number, and the chain this instrument is in.
         self.batch = -1
         self.chain = -1

@@ -27,7 +27,18 @@ class OrderLimits:
 class Row:
     """One accepted tick on its way through the pipeline."""
 
-    __slots__ = ("features", "instrument", "offset", "price", "reset", "session", "step", "tick", "volatility")
+    __slots__ = (
+        "features",
+        "instrument",
+        "offset",
+        "price",
+        "reset",
+        "session",
+        "step",
+        "tick",
+        "untold",
+        "volatility",
+    )
 
     def __init__(
         self,
@@ -52,6 +63,8 @@ class Row:
         self.step = instrument.step
         #: Why the state starts anew at this tick; None where it continues.
         self.reset = reset
+        #: Why it started anew at an earlier tick whose forecast was not published.
+        self.untold = instrument.untold_reset
 
 
 class Intake:
@@ -100,6 +113,8 @@ class Intake:
         instrument.price = moment.price
         accepted = Row(tick, offset, instrument, row, moment.price, reset)
         instrument.step += 1
+        instrument.untold_reset = None
+        instrument.last_offset = offset
         return accepted
 
     def _check_values(self, tick: Tick) -> None:

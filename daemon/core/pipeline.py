@@ -28,6 +28,7 @@ from daemon.core.letters import dead_letter
 from daemon.core.records import Message, Record
 from daemon.core.runner import Runner
 from daemon.core.sessions import Rules
+from daemon.core.snapshot import Snapshot, encode
 from daemon.core.spec import ModelSpec
 from daemon.core.step import F32, Step
 from daemon.core.table import Partition, StateTable
@@ -107,17 +108,74 @@ class Pipeline:
 
     # --- partitions ---------------------------------------------------------------------------------------------------
 
-    def assign(self, partition: int, *, cold: bool) -> None:
-        """Take a partition on, without states; `cold` where its earlier ticks are not replayed."""
+    def assign(self, partition: int, origin: ResetCause = ResetCause.FIRST, *, saved_to: int = 0) -> None:
+        """Take a partition on, without states; see `Partition` for what the arguments mean."""
         self.drop(partition)
-        cause = ResetCause.COLD if cold else ResetCause.FIRST
-        self._partitions[partition] = Partition(self._options.instruments_per_partition_max, cause)
+        maximum = self._options.instruments_per_partition_max
+        self._partitions[partition] = Partition(maximum, origin, saved_to)
+
+    def put_back(self, partition: int, snapshots: Sequence[Snapshot]) -> None:
+        """Take instruments from their snapshots, in any order and any number of calls; `settle` ends them."""
+        instruments = [snapshot.instrument for snapshot in snapshots]
+        for snapshot, instrument in zip(snapshots, instruments, strict=True):
+            self._settle_in(instrument)
+            if snapshot.is_reset:
+                instrument.cells = list(self._features.start)
+            else:
+                self._table.put(instrument.slot, snapshot.state)
+        self._partitions[partition].put_back(instruments)
+
+    def settle(self, partition: int) -> None:
+        """Put the instruments that were put back in the order in which they will be evicted."""
+        self._partitions[partition].sort()
+
+    def mark_stale(self, partition: int, keys: Iterable[bytes]) -> None:
+        """Note keys of the state topic that hold something else than what is here, for the next checkpoint."""
+        self._partitions[partition].mark_stale(keys)
+
+    def reset(self, partition: int, name: str, cause: ResetCause) -> None:
+        """Forget all of an instrument but its place; its next forecast says `cause`. One that is unknown stays so."""
+        held = self._partitions[partition]
+        instrument = held.get(name)
+        if instrument is None:
+            return
+        slot, last_offset = instrument.slot, instrument.last_offset
+        instrument.__init__(name, slot, list(self._features.start), cause)  # type: ignore[misc]
+        instrument.last_offset = last_offset
+        held.mark_stale([name.encode()])
+
+    def warmed_up(self, partition: int, cause: ResetCause) -> None:
+        """Let the next forecast of every instrument say `cause`: what they said so far was not published."""
+        for instrument in self._partitions[partition]:
+            instrument.untold_reset = cause
 
     def drop(self, partition: int) -> None:
         """Forget a partition and its states; unknown ones are no error."""
         for instrument in self._partitions.pop(partition, ()):
             self._forget(instrument)
             self._table.release([instrument.slot])
+
+    def checkpoint(self, partition: int, revision: str, next_offset: int) -> list[Message]:
+        """Return snapshots and tombstones that bring the state topic up to the tick before `next_offset`."""
+        touched, gone = self._partitions[partition].unsaved()
+        rows = self._table.gather(np.array([instrument.slot for instrument in touched], np.intp))
+        width = self._table.row_bytes
+        states = rows.tobytes()
+        return [
+            *(
+                Message(
+                    partition,
+                    instrument.name.encode(),
+                    encode(revision, next_offset, instrument, states[at * width : (at + 1) * width]),
+                )
+                for at, instrument in enumerate(touched)
+            ),
+            *(Message(partition, key, None) for key in gone),
+        ]
+
+    def checkpointed(self, partition: int, next_offset: int) -> None:
+        """Note that the checkpoint at `next_offset` was committed; no tick may have been accepted since."""
+        self._partitions[partition].saved(next_offset)
 
     @property
     def partitions(self) -> tuple[int, ...]:
@@ -174,6 +232,19 @@ class Pipeline:
         batch.evicted_count = len(evicted)
         return batch
 
+    def replay(self, records: Iterable[Record]) -> None:
+        """Move the states over records whose outcomes are published already; as `advance`, but nothing is written."""
+        rows: list[Row] = []
+        evicted: list[Instrument] = []
+        for record in records:
+            try:
+                rows.append(self._accept(record, evicted))
+            except Rejected:
+                continue
+        if rows:
+            self._runner.run(rows)
+        self._table.release(instrument.slot for instrument in evicted)
+
     def _accept(self, record: Record, evicted: list[Instrument]) -> Row:
         tick = self._decode(record)
         partition = self._partitions[record.partition]
@@ -200,12 +271,16 @@ class Pipeline:
 
     def _admit(self, record: Record, tick: Tick, partition: Partition) -> tuple[Row, Instrument]:
         """Accept the first tick of an instrument without state; a refused one leaves no trace."""
-        newcomer = Instrument(tick.instrument, -1, list(self._features.start), partition.unknown_cause)
+        newcomer = Instrument(tick.instrument, -1, list(self._features.start), partition.origin)
         row = self._intake.accept(tick, newcomer, offset=record.offset, timestamp=record.timestamp)
-        newcomer.slot = self._table.take()
-        self._homes[newcomer.name] += 1
-        self._two_homes_count += self._homes[newcomer.name] == 2
+        self._settle_in(newcomer)
         return row, newcomer
+
+    def _settle_in(self, instrument: Instrument) -> None:
+        """Give an instrument its slot, and count its home."""
+        instrument.slot = self._table.take()
+        self._homes[instrument.name] += 1
+        self._two_homes_count += self._homes[instrument.name] == 2
 
     def _forget(self, instrument: Instrument) -> None:
         self._homes[instrument.name] -= 1
@@ -247,13 +322,14 @@ class Pipeline:
                 self._refuse(batch, record, Reason.NON_FINITE, "the model's state or output is not finite")
                 continue
             name = row.instrument.name
+            reset = row.reset or row.untold
             payload = {
                 "id": f"{record.topic}-{record.partition}-{record.offset}",
                 "instrument": name,
                 "ts": row.tick.ts,
                 "session": row.session,
                 "step": row.step,
-                "reset": row.reset,
+                "reset": reset,
                 "warm": row.step >= warmup_ticks,
                 "price": row.price,
                 "horizons": horizons,
@@ -264,8 +340,8 @@ class Pipeline:
                 "model": model,
                 "schema_version": SCHEMA_VERSION,
             }
-            if row.reset is not None:
-                batch.resets[row.reset] += 1
+            if reset is not None:
+                batch.resets[reset] += 1
             batch.forecasts.append(Message(record.partition, name.encode(), encode_forecast(payload)))
             batch.timestamps.append(record.timestamp)
             batch.instruments.append(name)

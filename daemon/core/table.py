@@ -35,6 +35,10 @@ class StateTable:
         self._rows[slot] = self._initial
         return slot
 
+    def put(self, slot: int, state: F32) -> None:
+        """Write one row."""
+        self._rows[slot] = state
+
     def release(self, slots: Iterable[int]) -> None:
         """Give slots back."""
         self._free.extend(slots)
@@ -61,18 +65,22 @@ class StateTable:
 
 
 class Partition:
-    """The instruments of one partition, least recently accepted first.
+    """The instruments of one partition, least recently accepted first, and what of them is not in the state topic yet.
 
     Parameters
     ----------
     instruments_max : bound on their number; the tick that needs room evicts the first
-    unknown_cause : what an instrument without state is told: `first`, or `cold` where states were lost
+    origin : why the states of this partition began, which is what an instrument without one is told
+    saved_to : ticks from this offset on are in no snapshot
     """
 
-    def __init__(self, instruments_max: int, unknown_cause: ResetCause) -> None:
+    def __init__(self, instruments_max: int, origin: ResetCause, saved_to: int = 0) -> None:
         self._instruments: dict[str, Instrument] = {}
         self._instruments_max = instruments_max
-        self.unknown_cause = unknown_cause
+        self._saved_to = saved_to
+        #: Keys of the state topic that hold something else than what is here, for other reasons than such ticks.
+        self._stale: dict[bytes, None] = {}
+        self.origin = origin
 
     def get(self, name: str) -> Instrument | None:
         """Return an instrument, or None where nothing of it is kept."""
@@ -83,8 +91,43 @@ class Partition:
         known = self._instruments.pop(instrument.name, None)
         self._instruments[instrument.name] = instrument
         if known is None and len(self._instruments) > self._instruments_max:
-            return self._instruments.pop(next(iter(self._instruments)))
+            evicted = self._instruments.pop(next(iter(self._instruments)))
+            self._stale[evicted.name.encode()] = None
+            return evicted
         return None
+
+    def put_back(self, instruments: Iterable[Instrument]) -> None:
+        """Take instruments from snapshots, in any order; `sort` puts all of them in theirs."""
+        self._instruments.update((instrument.name, instrument) for instrument in instruments)
+
+    def sort(self) -> None:
+        """Order the instruments by their last accepted tick."""
+        self._instruments = {i.name: i for i in sorted(self._instruments.values(), key=lambda each: each.last_offset)}
+
+    def mark_stale(self, keys: Iterable[bytes]) -> None:
+        """Note keys of the state topic that hold something else than what is here."""
+        self._stale.update(dict.fromkeys(keys))
+
+    def unsaved(self) -> tuple[list[Instrument], list[bytes]]:
+        """Return the instruments to write to the state topic, and the keys to delete from it."""
+        touched: dict[str, Instrument] = {}
+        for instrument in reversed(self._instruments.values()):
+            if instrument.last_offset < self._saved_to:
+                break
+            touched[instrument.name] = instrument
+        gone: list[bytes] = []
+        for key in self._stale:
+            live = self._instruments.get(key.decode(errors="replace"))
+            if live is None:
+                gone.append(key)
+            else:
+                touched[live.name] = live
+        return list(touched.values()), gone
+
+    def saved(self, next_offset: int) -> None:
+        """Note that a checkpoint at `next_offset` was committed."""
+        self._saved_to = next_offset
+        self._stale.clear()
 
     def __iter__(self) -> Iterator[Instrument]:
         return iter(self._instruments.values())

@@ -28,6 +28,7 @@ from kafka.structs import OffsetAndMetadata
 from daemon.errors import AccessDenied, BrokerUnavailable, Fenced, TopicError, TransactionFailed
 from daemon.transport.connection import Connection, transactional_id
 from daemon.transport.kafka_client import connect, reason, translate
+from daemon.transport.kafka_topic import refresh
 from daemon.transport.lane import Lane
 from daemon.transport.port import Outgoing, Role
 
@@ -49,6 +50,8 @@ MAX_REQUEST_BYTES = 32 * 1024 * 1024
 #: mean commit at 1,000 ticks/s took 14 ms, at 2 it took 8 to 10.
 RETRY_BACKOFF_MS = 2
 ABORT_TIMEOUT_SECONDS = 3.0
+#: Asked for when a transaction writes to a partition that the producer has not heard of: topics grow.
+METADATA_TIMEOUT_SECONDS = 3.0
 CLOSE_TIMEOUT_SECONDS = 5.0
 
 #: Failures that no new producer mends; everything else is `TransactionFailed`.
@@ -139,6 +142,7 @@ class KafkaSink:
         assert lane is not None
         deadline = time.monotonic() + TRANSACTION_TIMEOUT_SECONDS
         try:
+            self._learn_partitions(producer, max(offsets))
             producer.begin_transaction()
             futures = self._send(producer, outgoing)
             producer.flush(deadline - time.monotonic())
@@ -186,6 +190,11 @@ class KafkaSink:
                 producer.partitions_for(topic)
             except KafkaTimeoutError as error:
                 raise TopicError(f"the topic {topic} does not exist; `tickcast topics create` makes it") from error
+
+    def _learn_partitions(self, producer: KafkaProducer, highest: int) -> None:
+        """Look again where partitions are written to that were not there yet; kafka-python would refuse them."""
+        if any(highest not in producer.partitions_for(topic) for topic in self._topics.values()):
+            refresh(producer._metadata, METADATA_TIMEOUT_SECONDS)
 
     def _abort(self) -> None:
         """Abort if the client can still do so: a process that ends now would else block readers until the timeout."""

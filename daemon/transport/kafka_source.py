@@ -11,21 +11,24 @@ No deserialisers: one that raises leaves the consumer spinning in `poll` for eve
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
+from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import LogTruncationError, OffsetOutOfRangeError
 from kafka.structs import MemberState
 
 from daemon.core.records import Record
-from daemon.errors import BrokerUnavailable, Fenced, TopicError
-from daemon.transport.admin_client import admin_client, describe_group
+from daemon.errors import Fenced, TopicError
+from daemon.transport.admin_client import describe_group
+from daemon.transport.admin_line import AdminLine
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_changes import AssignmentChanges, numbers
 from daemon.transport.kafka_client import connect, reason, translate
+from daemon.transport.kafka_committed import fetch_committed
+from daemon.transport.kafka_topic import METADATA_MAX_AGE_SECONDS, TopicWatch, find_topic_id
 from daemon.transport.lane import Lane
 from daemon.transport.port import Polled
 
@@ -40,10 +43,12 @@ SESSION_TIMEOUT_MS = 10_000
 FETCH_MAX_WAIT_MS = 20
 #: How long a poll waits for a rebalance to end, whatever its own timeout; see `KafkaSource.poll`.
 REBALANCE_WAIT_SECONDS = 1.0
-#: A broker aborts the transaction of a killed producer after its timeout of 10 s, plus up to 10 s until it looks.
-COMMITTED_TIMEOUT_SECONDS = 30.0
+#: The other partitions wait as long; an answer takes 1 ms, and who gets none asks again.
+COMMITTED_TIMEOUT_SECONDS = 0.1
 REQUEST_TIMEOUT_SECONDS = 10.0
 CLOSE_TIMEOUT_SECONDS = 5.0
+#: How a topic that was created anew can look from below.
+MOVED_UNDER_US = (LogTruncationError, OffsetOutOfRangeError)
 
 
 class KafkaSource:
@@ -70,12 +75,15 @@ class KafkaSource:
             heartbeat_interval_ms=HEARTBEAT_INTERVAL_MS,
             session_timeout_ms=SESSION_TIMEOUT_MS,
             fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
+            metadata_max_age_ms=int(METADATA_MAX_AGE_SECONDS * 1000),
             metrics_enabled=False,
         )
+        self._admin = AdminLine(connection)
         self._changes = AssignmentChanges(self._consumer)
         self._started: set[int] = set()
         self._consumer.subscribe([topic], listener=self._changes)
         self._look_up_topic(timeout_seconds)
+        self._watch = TopicWatch(self._consumer, topic, self._admin)
 
     def poll(self, timeout_seconds: float, max_records: int) -> Polled:
         """Do as `Source.poll` says; wait up to `REBALANCE_WAIT_SECONDS` while the group rebalances.
@@ -83,13 +91,20 @@ class KafkaSource:
         Such a poll delivers nothing anyway, and the answer to our joining must find us waiting: kafka-python 3.0.12
         throws an answer away that arrives between two polls, and joins anew (measured; with short polls for ever).
         A poll that raised is never tried again: kafka-python would spin in it.
+
+        Raises
+        ------
+        TopicError : the topic was deleted, or created anew, or does not hold a position any more
         """
         try:
             fetched = self._consumer.poll(timeout_ms=timeout_seconds * 1000, max_records=max_records)
             if not fetched and self._consumer.group_metadata().state == MemberState.REBALANCING:
                 fetched = self._consumer.poll(timeout_ms=REBALANCE_WAIT_SECONDS * 1000, max_records=max_records)
         except Exception as error:
+            if isinstance(error, MOVED_UNDER_US):
+                self._watch.ask()
             raise translate(error, f"reading {self._topic}") from error
+        self._watch.check(delivering=bool(fetched))
         changed = self._changes.take()
         self._started.difference_update(changed.revoked, changed.lost, changed.assigned)
         batches = list(fetched.values())
@@ -106,24 +121,14 @@ class KafkaSource:
         return numbers(self._consumer.assignment())
 
     def committed(self, partitions: Sequence[int]) -> dict[int, int | None]:
-        """Do as `Source.committed` says, waiting at most `COMMITTED_TIMEOUT_SECONDS` for all together.
-
-        A `read_committed` consumer is not answered while a transaction holds the offset; kafka-python asks again.
-        """
-        deadline = time.monotonic() + COMMITTED_TIMEOUT_SECONDS
-        offsets: dict[int, int | None] = {}
-        for partition in partitions:
-            left_ms = max(1.0, (deadline - time.monotonic()) * 1000)
-            try:
-                offsets[partition] = self._consumer.committed(self._tp(partition), timeout_ms=left_ms)
-            except KafkaTimeoutError as error:
-                raise BrokerUnavailable(
-                    f"no committed offset for {self._topic}-{partition} within {COMMITTED_TIMEOUT_SECONDS:g} s: the "
-                    "broker is away, or an open transaction of another instance holds it"
-                ) from error
-            except Exception as error:
-                raise translate(error, f"reading the committed offset of {self._topic}-{partition}") from error
-        return offsets
+        """Do as `Source.committed` says, in one request for all partitions that waits `COMMITTED_TIMEOUT_SECONDS`."""
+        if not partitions:
+            return {}
+        timeout_ms = COMMITTED_TIMEOUT_SECONDS * 1000
+        try:
+            return fetch_committed(self._consumer, self._group_id, self._topic, partitions, timeout_ms)
+        except Exception as error:
+            raise translate(error, f"reading the committed offsets of {self._topic}") from error
 
     def bounds(self, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Do as `Source.bounds` says; the end is what a `read_committed` reader may see."""
@@ -171,19 +176,27 @@ class KafkaSource:
         """Return the membership to commit under; read it right after the poll that brought the records."""
         return self._consumer.group_metadata()
 
-    def confirm_membership(self) -> None:
-        """Do as `Source.confirm_membership` says.
+    def topic_id(self) -> str:
+        """Return the id that the cluster gave the input topic when it was created, as it was when we began."""
+        return self._watch.topic_id
+
+    def confirm(self) -> None:
+        """Do as `Source.confirm` says, in 4 ms (25 ms the first time).
 
         The consumer itself does not tell: kafka-python ends its heartbeats when they are fenced, and goes on polling.
         """
+        doing = f"asking for group {self._group_id} and topic {self._topic}"
+        members, topic_id = self._admin.ask(self._ask_around, doing, REQUEST_TIMEOUT_SECONDS)
         ours = self._consumer.group_metadata().member_id
-        with admin_client(self._connection, REQUEST_TIMEOUT_SECONDS) as admin:
-            members = describe_group(admin, self._group_id)["members"]
         for member in members:
             if member["group_instance_id"] == self._instance_id and member["member_id"] != ours:
                 raise Fenced(
                     f"another process runs with our [kafka] instance_id {self._instance_id!r}; give each its own"
                 )
+        self._watch.require(topic_id)
+
+    def _ask_around(self, admin: KafkaAdminClient) -> tuple[list[dict[str, Any]], str | None]:
+        return describe_group(admin, self._group_id)["members"], find_topic_id(admin, self._topic)
 
     def close(self, *, leave: bool) -> None:
         """Do as `Source.close` says.
@@ -201,6 +214,7 @@ class KafkaSource:
             _log.warning("the consumer did not close cleanly: %s", reason(error))
         finally:
             lane.close()
+            self._admin.close()
 
     def _look_up_topic(self, timeout_seconds: float) -> None:
         """Learn the partitions before joining: a leader that does not know them yet shares out none (measured)."""

@@ -11,7 +11,7 @@ from daemon.errors import BrokerUnavailable, Fenced, TopicError, TransactionFail
 from daemon.transport.connection import transactional_id
 from daemon.transport.memory_group import InstanceFenced, Membership, Refused
 from daemon.transport.memory_log import Claim, MemoryLog
-from daemon.transport.port import Outgoing, Polled
+from daemon.transport.port import Outgoing, Polled, Readable
 
 
 class MemorySource:
@@ -21,6 +21,7 @@ class MemorySource:
         self._log = log
         self._group = log.group(group_id)
         self._instance_id = instance_id
+        self._topic_id = log.topic_id("ticks")
         self._member_id: int | None = None
         self._owned: set[int] = set()
         #: Next offset of every started partition.
@@ -30,6 +31,8 @@ class MemorySource:
     def poll(self, timeout_seconds: float, max_records: int) -> Polled:
         """Do as `Source.poll` says, without waiting."""
         self._log.on_point("poll")
+        if self._log.away:
+            return Polled()
         lost: tuple[int, ...] = ()
         if self._member_id is None or not self._group.knows(self._member_id):
             lost = self.assignment()
@@ -51,14 +54,16 @@ class MemorySource:
         return tuple(sorted(self._owned))
 
     def committed(self, partitions: Sequence[int]) -> dict[int, int | None]:
-        """Do as `Source.committed` says; with no clock, an open transaction is not waited for."""
-        for partition in partitions:
-            if self._log.held(self._group.group_id, partition):
-                raise BrokerUnavailable(f"an open transaction holds the offset of ticks-{partition}")
-        return {partition: self._group.offsets.get(partition) for partition in partitions}
+        """Do as `Source.committed` says."""
+        self._log.on_point("committed_read")
+        if self._log.away:
+            return {}
+        settled = [p for p in partitions if not self._log.held(self._group.group_id, p)]
+        return {partition: self._group.offsets.get(partition) for partition in settled}
 
     def bounds(self, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Do as `Source.bounds` says; the end is what a `read_committed` reader may see."""
+        _reach(self._log)
         return {partition: self._log.bounds("ticks", partition, "read_committed") for partition in partitions}
 
     def start_at(self, partition: int, offset: int) -> None:
@@ -84,8 +89,15 @@ class MemorySource:
         assert self._member_id is not None, "poll joins the group"
         return self._group.membership(self._member_id)
 
-    def confirm_membership(self) -> None:
-        """Do as `Source.confirm_membership` says."""
+    def topic_id(self) -> str:
+        """Return the id of the input topic; another one after a re-creation."""
+        return self._log.topic_id("ticks")
+
+    def confirm(self) -> None:
+        """Do as `Source.confirm` says."""
+        self._log.on_point("confirm")
+        _reach(self._log)
+        self._check_topic()
         if self._member_id is not None and self._group.is_replaced(self._member_id):
             raise Fenced(f"another process runs with our instance id {self._instance_id!r}")
 
@@ -93,6 +105,10 @@ class MemorySource:
         """Stop; `leave` takes us out of the group too."""
         if leave and self._member_id is not None:
             self._group.leave(self._member_id)
+
+    def _check_topic(self) -> None:
+        if self.topic_id() != self._topic_id:
+            raise TopicError("the topic ticks was deleted and created anew")
 
     def _drop(self, partitions: Sequence[int]) -> None:
         for partition in partitions:
@@ -102,6 +118,8 @@ class MemorySource:
     def _fetch(self, max_records: int) -> list[InputRecord]:
         """Read on in every started partition, beginning with another one each time so that none starves."""
         started = sorted(self._positions)
+        if started:
+            self._check_topic()
         first = self._polls % max(1, len(started))
         self._polls += 1
         records: list[InputRecord] = []
@@ -111,12 +129,7 @@ class MemorySource:
 
     def _read_on(self, partition: int, max_records: int) -> list[InputRecord]:
         position = self._positions[partition]
-        first, end = self._log.bounds("ticks", partition, "read_committed")
-        if not first <= position <= self._log.bounds("ticks", partition, "read_uncommitted")[1]:
-            raise TopicError(f"ticks-{partition} does not hold the offset {position}")
-        records = list(islice(self._log.records("ticks", partition, position, "read_committed"), max_records))
-        full = len(records) == max_records
-        self._positions[partition] = (records[-1].offset + 1 if records else position) if full else max(end, position)
+        records, self._positions[partition] = _read_on(self._log, "ticks", partition, position, max_records)
         return records
 
 
@@ -131,7 +144,10 @@ class MemorySink:
     def open(self) -> None:
         """Claim our transactional id: fences and aborts what an earlier holder left open."""
         self._log.on_point("open")
-        self._claim = self._log.claim(self._transactional_id)
+        try:
+            self._claim = self._log.claim(self._transactional_id)
+        except Refused as error:
+            raise BrokerUnavailable(str(error)) from error
 
     def commit(self, outgoing: Outgoing, offsets: Mapping[int, int], group_metadata: object) -> None:
         """Do as `Sink.commit` says."""
@@ -152,7 +168,7 @@ class MemorySink:
         """Abort what is open."""
         claim, self._claim = self._claim, None
         if claim is not None:
-            with suppress(Refused):  # somebody else has the id now, and has aborted it
+            with suppress(Refused):  # somebody else has the id now and has aborted it, or nobody hears us
                 self._log.end(claim, committed=False)
 
     def _write(self, claim: Claim, outgoing: Outgoing, offsets: Mapping[int, int], membership: Membership) -> None:
@@ -168,3 +184,50 @@ class MemorySink:
         log.on_point("commit")
         log.end(claim, committed=True)
         log.on_point("committed")
+
+
+class MemoryReader:
+    """A `Reader` on a `MemoryLog`."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+
+    def bounds(self, topic: Readable, partition: int) -> tuple[int, int]:
+        """Return the first retained offset and the high watermark."""
+        self._log.on_point("bounds")
+        self._check(topic, partition)
+        return self._log.bounds(topic, partition, "read_uncommitted")
+
+    def read(
+        self, topic: Readable, partition: int, offset: int, timeout_seconds: float, max_records: int
+    ) -> tuple[list[InputRecord], int]:
+        """Do as `Reader.read` says, without waiting."""
+        self._log.on_point("read")
+        self._check(topic, partition)
+        return _read_on(self._log, topic, partition, offset, max_records)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _check(self, topic: Readable, partition: int) -> None:
+        _reach(self._log)
+        if partition not in range(self._log.partitions):
+            raise TopicError(f"the topic {topic} has no partition {partition}")
+
+
+def _reach(log: MemoryLog) -> None:
+    if log.away:
+        raise BrokerUnavailable("no broker answers")
+
+
+def _read_on(
+    log: MemoryLog, topic: Readable, partition: int, offset: int, max_records: int
+) -> tuple[list[InputRecord], int]:
+    """Return what a `read_committed` reader gets from `offset` on, and where it reads on, markers stepped over."""
+    first, stable_end = log.bounds(topic, partition, "read_committed")
+    if not first <= offset <= log.bounds(topic, partition, "read_uncommitted")[1]:
+        raise TopicError(f"{topic}-{partition} does not hold the offset {offset}")
+    records = list(islice(log.records(topic, partition, offset, "read_committed"), max_records))
+    if len(records) == max_records:
+        return records, records[-1].offset + 1 if records else offset
+    return records, max(stable_end, offset)

@@ -132,6 +132,11 @@ class MemoryGroup:
             self._former[member_id] = self._members.pop(member_id)
             self._round_open = bool(self._members)
 
+    def grow(self, partitions: int) -> None:
+        """Take in partitions that were added to the topic; the next round shares them out."""
+        self._partitions = range(partitions)
+        self._round_open = bool(self._members)
+
     def expel(self, instance_id: str) -> None:
         """Take a member out by name, as the broker does when its session has timed out; it learns so by polling."""
         for member_id, member in list(self._members.items()):

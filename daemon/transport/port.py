@@ -1,6 +1,8 @@
 """The transport port: where ticks come from and where outcomes go, exactly once.
 
-Two adapters keep this contract, `kafka` and `memory`; `tests/contract` runs one suite against both.
+Three small ports: `Source` (a member of the consumer group), `Sink` (transactions) and `Reader` (looks at a partition
+without any group, for recovery and tools). Two adapters keep the contract, `kafka` and `memory`; `tests/contract` runs
+one suite against both.
 
 Promised
 --------
@@ -27,6 +29,8 @@ from daemon.core.records import Message, Record
 
 #: The output topics by role; the adapter knows their names.
 Role = Literal["forecasts", "dead_letters", "state"]
+#: The topics that a recovery reads.
+Readable = Literal["ticks", "state"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +76,14 @@ class Source(Protocol):
         ...
 
     def committed(self, partitions: Sequence[int]) -> dict[int, int | None]:
-        """Return the group's committed offsets, after any other owner's open transaction has ended.
+        """Return the group's committed offsets, as far as they are settled; None where there is none.
+
+        A partition whose offset an open transaction holds, or for which no broker answers now, is left out: ask again.
+        Returns soon either way, so that live partitions do not wait.
 
         Raises
         ------
-        BrokerUnavailable : if that takes longer than the transport's own bound
+        AccessDenied : a right is missing
         """
         ...
 
@@ -104,15 +111,21 @@ class Source(Protocol):
         """Return the membership to commit under; read it right after the poll that brought the records."""
         ...
 
-    def confirm_membership(self) -> None:
-        """Make sure that no newer process has taken over our place in the group.
+    def topic_id(self) -> str:
+        """Return the id that the cluster gave the input topic when it was created; another one after a re-creation."""
+        ...
+
+    def confirm(self) -> None:
+        """Make sure that no newer process has our place in the group, and that the input topic is still the same.
 
         Ask after a failed transaction and before `Sink.open`: two processes under one instance id share a transactional
-        id too, and whoever opens it fences the other, for ever if neither asks.
+        id too, and whoever opens it fences the other, for ever if neither asks. Ask also when it has been quiet for
+        long: who neither reads nor commits hears of neither.
 
         Raises
         ------
-        Fenced : one has
+        Fenced : a newer process has our place
+        TopicError : the topic was deleted, or deleted and created anew
         BrokerUnavailable, AccessDenied : it cannot be learned
         """
         ...
@@ -143,4 +156,43 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Abort what is open and close the producer. Bounded in time, never raises."""
+        ...
+
+
+class Reader(Protocol):
+    """Partitions as any `read_committed` reader sees them, without a group: for recovery, and for tools."""
+
+    def bounds(self, topic: Readable, partition: int) -> tuple[int, int]:
+        """Return the first retained offset and the high watermark: what is written, committed or not.
+
+        Who has read up to it has read everything that was committed before the call. A bound that transactions end
+        would leave out a checkpoint whose marker is on its way.
+
+        Raises
+        ------
+        TopicError : there is no such partition
+        BrokerUnavailable, AccessDenied
+        """
+        ...
+
+    def read(
+        self, topic: Readable, partition: int, offset: int, timeout_seconds: float, max_records: int
+    ) -> tuple[Sequence[Record], int]:
+        """Read on from `offset`; the cheapest way is to go on with the offset that the last call returned.
+
+        Returns
+        -------
+        records : at most `max_records`, in offset order; none when none came within `timeout_seconds`
+        next_offset : where to read on, markers and aborted records stepped over; it can grow without any record, and
+            stays below the first record of an open transaction
+
+        Raises
+        ------
+        TopicError : `offset` is not retained, or beyond the end
+        BrokerUnavailable, AccessDenied
+        """
+        ...
+
+    def close(self) -> None:
+        """Let the connection go. Bounded in time, never raises."""
         ...

@@ -51,7 +51,7 @@ def test_training_rows_have_the_bits_of_the_rows_in_the_daemon():
     )
     step = RecordingStep(len(columns), len(HORIZONS))
     pipeline = Pipeline(spec, step, RULES, PipelineOptions(LIMITS))
-    pipeline.assign(0, cold=False)
+    pipeline.assign(0)
     seen = {track.name: [] for track in found.tracks}
     for offset, tick in enumerate(ticks):
         assert pipeline.advance([record(tick, offset)]).forecasts

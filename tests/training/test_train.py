@@ -61,7 +61,7 @@ def test_the_daemon_s_pipeline_scores_what_the_report_says(trained, ticks):
     bundle = Bundle.load(report.bundle)
     assert bundle.id == report.bundle_id
     pipeline = Pipeline(bundle.spec, self_test(bundle, "numpy"), resolve_rules(()), PipelineOptions(LIMITS))
-    pipeline.assign(0, cold=False)
+    pipeline.assign(0)
     forecasts = defaultdict(list)
     records = [record(tick, offset) for offset, tick in enumerate(ticks)]
     for begin in range(0, len(records), 500):

@@ -83,8 +83,8 @@ def test_a_dropped_partition_gives_its_rows_back_and_a_cold_one_says_so():
     assert made.partitions == (1,)
     assert made.instrument_count == 1
     assert made.instruments_in_two_partitions == 0
-    made.assign(0, cold=True)
-    made.assign(1, cold=False)
+    made.assign(0, ResetCause.COLD)
+    made.assign(1)
     assert made.state_bytes == 0
     batch = made.advance([*records([raw(1, "A"), raw(2, "A")]), *records([raw(1, "A")], partition=1)])
     assert [each["reset"] for each in payloads(batch)] == ["cold", None, "first"]

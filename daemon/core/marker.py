@@ -1,0 +1,67 @@
+"""The marker: the last record of every checkpoint, and the only record of the state topic that is read on its own.
+
+A checkpoint is snapshots, tombstones and one marker, written in one transaction with the offset that they belong to.
+So the newest marker of a partition says how far its newest snapshots go, and where the states came from.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from schemas import ResetCause
+
+FORMAT = 1
+#: No instrument has this name: it holds a character that cannot be printed.
+KEY = b"\x00marker"
+
+
+class MarkerError(ValueError):
+    """The value is no marker that this release can read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Where a partition's states stand, and where they began.
+
+    `next_offset` is the first tick that is not in them. They began at `replay_start` with nothing; what they said was
+    published from `live_from` on (the same, unless ticks before it were replayed to warm them up). `origin` is why
+    they began, and what an instrument without a state is told since.
+    """
+
+    group_id: str
+    #: Id of the ticks topic; another one means that the topic was created anew, and offsets mean other ticks.
+    topic_id: str
+    revision: str
+    next_offset: int
+    replay_start: int
+    live_from: int
+    origin: ResetCause
+
+
+def encode(marker: Marker) -> bytes:
+    """Return the marker as JSON, for people who look at the topic too."""
+    return json.dumps({"format": FORMAT, **asdict(marker)}).encode()
+
+
+def decode(value: bytes) -> Marker:
+    """Read a marker.
+
+    Raises
+    ------
+    MarkerError : it is none, or of an unknown format
+    """
+    try:
+        content: Any = json.loads(value)
+        version = content.pop("format")
+        if version != FORMAT:
+            raise MarkerError(f"marker of format {version}, known is {FORMAT}")
+        content["origin"] = ResetCause(content["origin"])
+        marker = Marker(**content)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise error if isinstance(error, MarkerError) else MarkerError(f"no marker: {error}") from error
+    for field in fields(marker):
+        if field.type == "int" and type(getattr(marker, field.name)) is not int:
+            raise MarkerError(f"no marker: {field.name} is no whole number")
+    return marker
