@@ -143,8 +143,8 @@ class MemorySink:
 
     def open(self) -> None:
         """Claim our transactional id: fences and aborts what an earlier holder left open."""
-        self._log.on_point("open")
         try:
+            self._log.on_point("open")
             self._claim = self._log.claim(self._transactional_id)
         except Refused as error:
             raise BrokerUnavailable(str(error)) from error
