@@ -45,7 +45,7 @@ class Checkpoints:
 
     def begin(self, partition: int, marker: Marker) -> None:
         """Watch a partition that starts to run; `marker` is the one in the state topic."""
-        phase = self._seconds * (partition * GOLDEN_RATIO % 1)
+        phase = self._seconds * ((partition + 1) * GOLDEN_RATIO % 1)
         self._partitions[partition] = _Partition(marker, self._monotonic() + phase)
 
     def drop(self, partition: int) -> None:

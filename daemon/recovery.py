@@ -96,6 +96,7 @@ class Recovery:
         self._committed: dict[int, int | None] = {}
         #: Ticks still to replay, by partition.
         self._remaining: dict[int, int] = {}
+        self._held_up = False
         self._progress_due = 0.0
         #: Ticks replayed so far.
         self.replayed_count = 0
@@ -135,6 +136,11 @@ class Recovery:
         return bool(self._journeys)
 
     @property
+    def held_up(self) -> bool:
+        """True where none of them got on in the last slice."""
+        return self.busy and self._held_up
+
+    @property
     def remaining_ticks(self) -> int:
         """Ticks still to replay, as far as known."""
         return sum(self._remaining.values())
@@ -156,6 +162,7 @@ class Recovery:
             waiting = 0 if self._advance(journey, arrived) else waiting + 1
             if self._monotonic() >= deadline:
                 break
+        self._held_up = waiting > 0
         self._say_progress()
         return arrived
 

@@ -33,6 +33,10 @@ POLL_SECONDS = 0.2
 GAUGES_SECONDS = 1.0
 #: A slice of recovery between two polls.
 RECOVERY_SECONDS = 0.05
+#: A recovery that somebody else holds up asks again after this.
+HELD_UP_SECONDS = 0.02
+#: Its bounded questions to a cluster that does not answer may take so long.
+RECOVERY_WAIT_SECONDS = 60.0
 #: After so long without a commit somebody is asked whether we are still who we think we are.
 QUIET_SECONDS = 10.0
 #: Pause after a failed transaction, doubled up to the bound while failures follow each other.
@@ -127,7 +131,7 @@ class Service:
     def turn(self) -> None:
         """Poll once, make one batch of what came, and give recovery its slice."""
         self._wait_for_batch()
-        polled = self._source.poll(0.0 if self._recovery.busy else POLL_SECONDS, self._options.max_batch_ticks)
+        polled = self._source.poll(self._patience(), self._options.max_batch_ticks)
         self._metadata = self._source.group_metadata()
         records = self._reassign(polled)
         due = self._checkpoints.due(self._source.positions())
@@ -138,6 +142,12 @@ class Service:
         self._health.turned()
         self._set_gauges()
         self._look_around()
+
+    def _patience(self) -> float:
+        """Return how long a poll may wait for ticks: not while a recovery could get on."""
+        if self._recovery.busy:
+            return HELD_UP_SECONDS if self._recovery.held_up else 0.0
+        return POLL_SECONDS
 
     def _wait_for_batch(self) -> None:
         """Keep `min_batch_ms` between batches, while the client goes on fetching."""
@@ -181,7 +191,8 @@ class Service:
 
     def _recover(self) -> None:
         """Give recovery its slice; what has arrived runs, once the checkpoints that it owes are written."""
-        arrived = self._recovery.work(RECOVERY_SECONDS)
+        with self._health.allowing(RECOVERY_WAIT_SECONDS, "an answer of the cluster"):
+            arrived = self._recovery.work(RECOVERY_SECONDS)
         owed = [each for each in arrived if each.owed]
         if owed:
             state = [m for each in owed for m in checkpoint(self._pipeline, each.partition, each.marker)]

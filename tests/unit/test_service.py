@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from daemon.checkpoints import Checkpoints
+from daemon.core.marker import KEY, Marker, decode
 from daemon.core.pipeline import Pipeline
 from daemon.core.records import Message
 from daemon.errors import BrokerUnavailable, Fenced, TooManyDeadLetters, TopicError
@@ -21,7 +22,7 @@ from daemon.spread import PredictionSpread
 from daemon.transport.memory import MemoryReader, MemorySink, MemorySource
 from daemon.transport.memory_group import Refused
 from daemon.transport.memory_log import MemoryLog, Point
-from schemas import HEADER_PREFIX
+from schemas import HEADER_PREFIX, ResetCause
 from tests.ticks import OUTPUTS, at, pipeline, raw
 
 PARTITIONS = 3
@@ -306,3 +307,106 @@ def test_batches_keep_their_distance_when_asked() -> None:
     started = instance.clock.monotonic()
     instance.turn(10)
     assert instance.clock.monotonic() - started == pytest.approx(0.2)
+
+
+def markers(log: MemoryLog) -> dict[int, Marker]:
+    """Return the newest committed marker of each partition."""
+    return {r.partition: decode(r.value or b"") for r in log.read("state") if r.key == KEY}
+
+
+def test_a_new_partition_has_a_checkpoint_before_its_first_answer() -> None:
+    log = new_log()
+    fill(log, 9)
+    seen: list[int] = []
+    log.on_point = lambda here: seen.append(len(markers(log))) if here == "send" else None
+    Instance(log).turn(5)
+    assert seen[:PARTITIONS] == [0] * PARTITIONS  # the markers themselves
+    assert set(seen[PARTITIONS:]) == {PARTITIONS}
+    assert {p: m.origin for p, m in markers(log).items()} == dict.fromkeys(range(PARTITIONS), ResetCause.FIRST)
+
+
+def test_checkpoints_come_after_their_time_one_partition_at_a_time_and_hold_what_was_touched() -> None:
+    log = new_log()
+    instance = Instance(log, checkpoint_seconds=3.0)
+    instance.turn(2)
+    for step in range(40):
+        fill(log, 3, start=3 * step)
+        before = markers(log)
+        instance.turn(seconds=0.5)
+        assert sum(marker != before[p] for p, marker in markers(log).items()) <= 1
+    at_end = {p: log.bounds("ticks", p, "read_committed")[1] for p in range(PARTITIONS)}
+    assert all(at_end[p] - 8 <= marker.next_offset <= at_end[p] for p, marker in markers(log).items())
+    keys = {(record.partition, record.key) for record in log.read("state") if record.key != KEY}
+    assert keys == {(n % PARTITIONS, f"I{n}".encode()) for n in range(6)}
+
+
+def test_a_partition_gone_quiet_is_saved_in_a_transaction_of_its_own() -> None:
+    log = new_log()
+    instance = Instance(log, checkpoint_seconds=3.0)
+    instance.turn(2)
+    fill(log, 30, bad_every=100)
+    instance.turn(20)
+    committed = dict(log.group(GROUP).offsets)
+    instance.turn(PARTITIONS, seconds=10.0)
+    assert {p: marker.next_offset for p, marker in markers(log).items()} == committed
+    written = log.read("state", "read_uncommitted")
+    instance.turn(20, seconds=10.0)
+    assert log.read("state", "read_uncommitted") == written  # nothing new, nothing written
+
+
+def test_a_stop_saves_everything_so_that_the_next_start_replays_nothing() -> None:
+    log = new_log()
+    fill(log, 50)
+    first = Instance(log)
+    log.on_point = lambda here: first.service.stop() if here == "poll" and len(log.read("forecasts")) > 30 else None
+    first.service.run()
+    log.on_point = lambda here: None
+    assert {p: marker.next_offset for p, marker in markers(log).items()} == log.group(GROUP).offsets
+    second = Instance(log)
+    second.service._sink.open()
+    second.turn(40)
+    assert second.recovery.replayed_count == 0
+    assert_undisturbed(log)
+
+
+def test_a_start_that_was_not_saved_replays_silently_what_was_answered() -> None:
+    log = new_log()
+    fill(log, 50)
+    first = Instance(log, checkpoint_seconds=1000)
+    first.turn(8)
+    answered = sum(outcomes(log).values())
+    second = Instance(log)
+    second.service._sink.open()
+    second.turn(40)
+    assert answered > 20
+    assert second.recovery.replayed_count == answered
+    assert second.registry.get_sample_value("tickcast_restore_remaining_ticks") == 0
+    assert_undisturbed(log)
+
+
+def test_it_is_not_ready_until_all_is_restored() -> None:
+    log = new_log()
+    fill(log, 50)
+    Instance(log).turn(8)
+    second = Instance(log)
+    second.service._sink.open()
+    states: list[tuple[bool, str | None]] = []
+
+    def look(here: Point) -> None:
+        if here == "poll":
+            states.append((second.recovery.busy, second.health.waiting_for))
+
+    log.on_point = look
+    second.turn(20, seconds=2.0)
+    assert states[-1] == (False, None)
+    assert all(waiting_for is not None for busy, waiting_for in states if busy)
+
+
+def test_who_has_been_quiet_for_long_learns_that_its_place_is_taken() -> None:
+    log = new_log()
+    fill(log, 30)
+    older = Instance(log, "same")
+    older.turn(20)
+    Instance(log, "same").turn(2)
+    with pytest.raises(Fenced):
+        older.turn(20, seconds=1.0)  # no tick has come that it could fail to answer
