@@ -76,7 +76,6 @@ def build_service(settings: Settings, engine: Engine, source: Source, sink: Sink
         kafka.group_id,
         source.topic_id(),
         engine.revision,
-        kafka.auto_offset_reset,
         limits.on_lost_ticks,
         limits.warmup_replay_ticks_max,
     )

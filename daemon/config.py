@@ -143,7 +143,11 @@ class PipelineSettings(Section):
     instruments_per_partition_max: int = Field(
         100_000, ge=1, description="states kept per partition; the least recently used gives way (revision)"
     )
-    stuck_seconds: Seconds = Field(60.0, description="/livez fails when the loop has not turned for so long")
+    stuck_seconds: float = Field(
+        60.0,
+        ge=1,
+        description="a loop that has not turned for so long, or got nowhere while ticks wait, ends with code 12",
+    )
 
 
 class SessionSettings(Section):

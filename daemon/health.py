@@ -35,7 +35,7 @@ class Hang:
     what: str
     #: For how long.
     seconds: float
-    #: True where a stop has to be cut short inside a wait that was announced: the world is away, we are not stuck.
+    #: True where an end is cut short inside an announced call that had time left: the world is away, we are not stuck.
     announced: bool = False
 
     def __str__(self) -> str:
@@ -43,12 +43,13 @@ class Hang:
 
 
 @dataclass(frozen=True, slots=True)
-class _Span:
-    """Something that is to end in time."""
+class _Call:
+    """An announced call that is running."""
 
     what: str
     since: float
-    until: float
+    #: How long it may take by its own account.
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,10 @@ class Health:
         self._unseen = 0.0
         self._last_turn = clock()
         self._lag: _Lag | None = None
-        #: The innermost announced call that is running.
-        self._call: _Span | None = None
-        self._closing: _Span | None = None
+        #: The innermost of those that are running.
+        self._call: _Call | None = None
+        #: Since when the process is to end, and when it must be gone.
+        self._closing: tuple[float, float] | None = None
         #: Why we are not ready, or None where we are; for people, e.g. "restoring 2 partitions, 12,000 ticks to go".
         self.waiting_for: str | None = "starting"
 
@@ -118,21 +120,21 @@ class Health:
         what : what is waited for, e.g. "a broker"
         """
         outer, began = self._call, self._now()
-        self._call = _Span(what, began, began + seconds + self._stuck_seconds)
+        self._call = _Call(what, began, seconds)
         try:
             yield
         finally:
-            # the clocks before the span: who looks in between must find one of the two
+            # the clocks before the call: who looks in between must find one of the two
             now = self._last_turn = self._now()
             if self._lag is not None:
                 self._lag = replace(self._lag, idle_since=self._lag.idle_since + now - began)
-            self._call = outer and replace(outer, until=outer.until + now - began)
+            self._call = outer and replace(outer, seconds=outer.seconds + now - began)
 
     def closing(self, seconds: float) -> None:
         """Note that the process ends, and must be gone within `seconds`; of several calls the first one counts."""
         if self._closing is None:
             now = self._now()
-            self._closing = _Span("closing", now, now + seconds)
+            self._closing = now, now + seconds
 
     def unseen(self, seconds: float) -> None:
         """Take time out of all counts; the watchdog calls it after a pause of the whole process."""
@@ -142,9 +144,11 @@ class Health:
         """Return what does not go on, or None; any thread may ask."""
         now, call, closing = self._now(), self._call, self._closing
         if closing is not None:
-            return _close_hang(closing, call, now)
+            return _close_hang(*closing, call, now)
         if call is not None:
-            return Hang(f"the wait for {call.what} has not ended", now - call.since) if now > call.until else None
+            taken = now - call.since
+            late = taken > call.seconds + self._stuck_seconds
+            return Hang(f"the wait for {call.what} has not ended", taken) if late else None
         if now - self._last_turn > self._stuck_seconds:
             return Hang("the loop has not turned", now - self._last_turn)
         return self._idle_hang()
@@ -160,12 +164,14 @@ class Health:
         return self._clock() - self._unseen
 
 
-def _close_hang(closing: _Span, call: _Span | None, now: float) -> Hang | None:
-    if now <= closing.until:
+def _close_hang(since: float, until: float, call: _Call | None, now: float) -> Hang | None:
+    if now <= until:
         return None
-    if call is not None:
-        return Hang(f"the end was put off by a wait for {call.what}", now - closing.since, announced=True)
-    return Hang("closing has not ended", now - closing.since)
+    if call is None:
+        return Hang("closing has not ended", now - since)
+    if now - call.since <= call.seconds:
+        return Hang(f"the end was put off by a wait for {call.what}", now - since, announced=True)
+    return Hang(f"the wait for {call.what} has not ended", now - call.since)
 
 
 class _Quiet(WSGIRequestHandler):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -62,8 +62,8 @@ class _Journey:
 
     partition: int
     walk: Walk[Recovered]
-    #: When it last got on.
-    moved: float
+    #: Since when it has to wait.
+    waits_since: float | None = None
 
 
 class Recovery:
@@ -108,7 +108,7 @@ class Recovery:
         self._progress_due = now + PROGRESS_SECONDS
         for partition in partitions:
             self.phases.move(partition, Phase.ASSIGNED)
-            self._journeys.append(_Journey(partition, self._path(partition), now))
+            self._journeys.append(_Journey(partition, self._path(partition)))
 
     def drop(self, partitions: Sequence[int]) -> None:
         """Give up partitions that are no longer ours, wherever they are; nothing is written for them."""
@@ -175,14 +175,16 @@ class Recovery:
             arrived.append(end.value)
             _log_arrival(end.value)
             return True
-        now = self._monotonic()
         if moved:
-            journey.moved = now
+            journey.waits_since = None
             return True
-        if now - journey.moved > self._patience_seconds:
+        now = self._monotonic()
+        journey.waits_since = now if journey.waits_since is None else journey.waits_since
+        waited = now - journey.waits_since
+        if waited > self._patience_seconds:
             raise BrokerUnavailable(
-                f"partition {journey.partition} could not be restored for {now - journey.moved:.0f} s: the broker is "
-                "away, or an open transaction of another instance holds it"
+                f"partition {journey.partition} could not be restored for {waited:.0f} s: the broker is away, or an "
+                "open transaction of another instance holds it"
             )
         self._journeys.append(self._journeys.pop(0))
         return False
@@ -196,14 +198,16 @@ class Recovery:
         stored = yield from self._stored(partition)
         plan = yield from self._decided(partition, committed, stored)
         resets = yield from self._put_back(partition, plan, stored)
+        del stored  # as large as the states themselves
         self.phases.move(partition, Phase.CATCHING_UP)
         yield from self._replayed(partition, plan)
         for name, cause in resets.items():
             self._pipeline.reset(partition, name, cause)
         if plan.marker.origin is ResetCause.REVISION and plan.owed:
             self._pipeline.warmed_up(partition, ResetCause.REVISION)
-        seconds = self._monotonic() - started
-        return Recovered(partition, plan.start, plan.marker, plan.owed or bool(resets), seconds)
+        owed = plan.owed or bool(resets)
+        marker = replace(plan.marker, next_offset=plan.start) if owed else plan.marker
+        return Recovered(partition, plan.start, marker, owed, self._monotonic() - started)
 
     def _settled(self, partition: int) -> Walk[int | None]:
         """Wait until the committed offset is known; `_ask_committed` asks for all partitions at once."""
@@ -232,8 +236,7 @@ class Recovery:
         oldest: int | None = None
         if marker is not None and marker.revision != self._terms.revision:
             oldest = yield from self._oldest_reset(marker, stored)
-        others = any(offset is not None for offset in self._committed.values())
-        plan = decide(Found(partition, first, end, committed, marker, oldest, others), self._terms)
+        plan = decide(Found(partition, first, end, committed, marker, oldest), self._terms)
         log.log(plan.level, f"partition {plan.line}", extra=facts(partition=partition, offset=plan.start))
         return plan
 
@@ -253,21 +256,35 @@ class Recovery:
         if not plan.keep:
             self._pipeline.mark_stale(partition, stored.values)
             return resets
+        unusable: dict[bytes, SnapshotError] = {}
         for chunk in _chunks(stored.snapshots(marker)):
-            good = []
+            whole: list[Snapshot] = []
             for key, found in chunk:
-                snapshot = found if isinstance(found, Snapshot) else _salvaged(partition, key, found, marker)
-                if snapshot is None:
-                    self._pipeline.mark_stale(partition, [key])
-                    continue
-                good.append(snapshot)
-                if snapshot.is_reset:
-                    cause = snapshot.instrument.pending_reset or ResetCause.COLD
-                    resets[snapshot.instrument.name] = cause
-            self._pipeline.put_back(partition, good)
+                if isinstance(found, SnapshotError):
+                    unusable[key] = found
+                elif not self._pipeline.fits(found):
+                    unusable[key] = SnapshotError("it is of another shape than our states")
+                else:
+                    whole.append(found)
+            resets |= {s.instrument.name: s.instrument.pending_reset or ResetCause.COLD for s in whole if s.is_reset}
+            self._pipeline.put_back(partition, whole)
             yield True
+        if unusable:
+            resets |= self._give_up(partition, unusable, marker)
         self._pipeline.settle(partition)
         return resets
+
+    def _give_up(self, partition: int, unusable: dict[bytes, SnapshotError], marker: Marker) -> dict[str, ResetCause]:
+        """Let the instruments begin anew whose snapshots cannot be used; the next checkpoint sets the topic right."""
+        key, error = next(iter(unusable.items()))
+        log.error(
+            "snapshots that cannot be used, their instruments start cold",
+            extra=facts(partition=partition, count=len(unusable), first=repr(key), error=str(error)),
+        )
+        blanks = [blank(key, marker) for key in unusable if is_instrument(key)]
+        self._pipeline.put_back(partition, blanks)
+        self._pipeline.mark_stale(partition, unusable)
+        return {each.instrument.name: ResetCause.COLD for each in blanks}
 
     def _replayed(self, partition: int, plan: Plan) -> Walk[None]:
         """Move the states over the ticks up to the first that has no committed outcome."""
@@ -323,15 +340,6 @@ def _log_arrival(arrived: Recovered) -> None:
     partition, offset, seconds = arrived.partition, arrived.start, round(arrived.seconds, 3)
     origin = arrived.marker.origin.value
     log.info("partition recovered", extra=facts(partition=partition, offset=offset, origin=origin, seconds=seconds))
-
-
-def _salvaged(partition: int, key: bytes, error: SnapshotError, marker: Marker) -> Snapshot | None:
-    """Return what stands for a snapshot that cannot be read: a reset of its instrument, if the key is one."""
-    log.error(
-        "a snapshot cannot be used, its instrument starts cold",
-        extra=facts(partition=partition, key=repr(key), error=str(error)),
-    )
-    return blank(key, marker) if is_instrument(key) else None
 
 
 def _chunks(items: Iterator[Value]) -> Iterator[list[Value]]:

@@ -2,7 +2,7 @@
 
     marker M   committed C      then
     --------   -------------    --------------------------------------------------------------------------------------
-    none       none             a new partition of the group: `auto_offset_reset`
+    none       none             a new partition: from its first tick
     none       C                states are lost: cold at C
     M          none             the group's offsets are lost: go on at M; forecasts since then may repeat
     M          C < M            the group was set back: cold at C
@@ -11,6 +11,9 @@
 
 Beyond the log's end: the topic was created anew, stop. No longer retained: as `on_lost_ticks` says. What does not go on
 exactly from the stored checkpoint owes a new one, which is committed before the first tick is answered.
+
+A group that is to begin at the end of the topic has its offsets set there before it begins: by itself a partition
+without an offset can as well be one that was added later, and of that no tick may be missed.
 """
 
 from __future__ import annotations
@@ -31,7 +34,6 @@ class Terms:
     group_id: str
     topic_id: str
     revision: str
-    auto_offset_reset: Literal["earliest", "latest"] = "earliest"
     on_lost_ticks: Literal["stop", "reset"] = "stop"
     warmup_replay_ticks_max: int = 100_000
 
@@ -48,8 +50,6 @@ class Found:
     marker: Marker | None
     #: The offset at which the oldest state among the snapshots began; None where there is none.
     oldest_reset: int | None = None
-    #: True where the group has committed offsets of other partitions.
-    group_has_offsets: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +88,17 @@ def decide(found: Found, terms: Terms) -> Plan:
                 "give kafka.group_id and [topics] state new names"
             )
     if committed is None and marker is None:
-        return _new(found, terms)
-    if committed is not None and committed < found.first:
-        return _lost(found, terms, found.first, f"ticks {committed} to {found.first - 1} are no longer retained")
+        return _fresh(found.first, terms, ResetCause.FIRST, "is new")
     if marker is None:
         assert committed is not None
+        if committed < found.first:
+            return _lost_ticks(found, terms, committed)
         return _fresh(committed, terms, ResetCause.COLD, "starts cold: there is no checkpoint", logging.WARNING)
     if committed is None:
         line = f"has a checkpoint at {marker.next_offset} but no committed offset: forecasts since then may repeat"
         return _go_on(found, terms, marker, marker.next_offset, line, logging.WARNING)
+    if committed < min(marker.next_offset, found.first):
+        return _lost_ticks(found, terms, committed)
     if committed < marker.next_offset:
         line = f"starts cold: the group was set back from {marker.next_offset} to {committed}"
         return _fresh(committed, terms, ResetCause.COLD, line, logging.WARNING)
@@ -116,19 +118,14 @@ def _check_ours(where: str, marker: Marker, terms: Terms) -> None:
         )
 
 
-def _new(found: Found, terms: Terms) -> Plan:
-    """A partition added to a topic that the group knows already begins with its first tick: it missed none."""
-    if terms.auto_offset_reset == "earliest" or found.group_has_offsets:
-        return _fresh(found.first, terms, ResetCause.FIRST, "is new", logging.INFO)
-    return _fresh(found.end, terms, ResetCause.COLD, 'is new, begins at its end (auto_offset_reset = "latest")')
-
-
 def _go_on(found: Found, terms: Terms, marker: Marker, start: int, line: str, level: int) -> Plan:
+    if start < found.first:
+        return _lost_ticks(found, terms, start)
     if marker.revision != terms.revision:
         return _warm_up(found, terms, marker, start)
     if marker.next_offset < found.first:
         lost = f"ticks {marker.next_offset} to {found.first - 1}, needed to rebuild states, are no longer retained"
-        return _lost(found, terms, max(start, found.first), lost)
+        return _lost(found, terms, start, lost)
     return Plan(start, marker.next_offset, marker, keep=True, owed=False, line=line, level=level)
 
 
@@ -137,6 +134,10 @@ def _warm_up(found: Found, terms: Terms, marker: Marker, start: int) -> Plan:
     replay_from = min(max(oldest, start - terms.warmup_replay_ticks_max, found.first), start)
     line = f"moves from revision {marker.revision} to {terms.revision}, replays {start - replay_from} ticks to warm up"
     return _fresh(start, terms, ResetCause.REVISION, line, logging.WARNING, replay_from)
+
+
+def _lost_ticks(found: Found, terms: Terms, start: int) -> Plan:
+    return _lost(found, terms, found.first, f"ticks {start} to {found.first - 1} are no longer retained")
 
 
 def _lost(found: Found, terms: Terms, start: int, lost: str) -> Plan:

@@ -39,6 +39,8 @@ HELD_UP_SECONDS = 0.02
 RECOVERY_WAIT_SECONDS = 60.0
 #: After so long without a commit somebody is asked whether we are still who we think we are.
 QUIET_SECONDS = 10.0
+#: The bounds inside `Sink.commit` together: transaction 10 s, abort 3 s, letting go of the producer 5 s.
+COMMIT_SECONDS = 20.0
 #: Pause after a failed transaction, doubled up to the bound while failures follow each other.
 RETRY_SECONDS = (0.1, 5.0)
 #: Outcomes that `dead_letter_ratio_max` looks back on.
@@ -190,16 +192,14 @@ class Service:
         self._metrics.committed(batch, self._clock.time())
 
     def _recover(self) -> None:
-        """Give recovery its slice; what has arrived runs, once the checkpoints that it owes are written."""
+        """Give recovery its slice; what has arrived runs, once the checkpoint that it owes is written."""
         with self._health.allowing(RECOVERY_WAIT_SECONDS, "an answer of the cluster"):
             arrived = self._recovery.work(RECOVERY_SECONDS)
-        owed = [each for each in arrived if each.owed]
-        if owed:
-            state = [m for each in owed for m in checkpoint(self._pipeline, each.partition, each.marker)]
-            if not self._commit(Batch(), state, {each.partition: each.start for each in owed}):
-                return  # all our partitions start over, these too
         for each in arrived:
             if each.owed:
+                state = checkpoint(self._pipeline, each.partition, each.marker)
+                if not self._commit(Batch(), state, {each.partition: each.start}):
+                    return  # all our partitions start over, these too
                 self._pipeline.checkpointed(each.partition, each.start)
             self._checkpoints.begin(each.partition, each.marker)
             self._recovery.run(each)
@@ -212,7 +212,8 @@ class Service:
             offset = positions[partition]
             state = Outgoing({"state": self._checkpoints.messages(partition, offset)})
             try:
-                self._sink.commit(state, {partition: offset}, self._metadata)
+                with self._health.allowing(COMMIT_SECONDS, "a commit"):
+                    self._sink.commit(state, {partition: offset}, self._metadata)
             except TransactionFailed as error:
                 log.warning("the last checkpoint was not written", extra=facts(partition=partition, error=str(error)))
                 return
@@ -223,7 +224,8 @@ class Service:
         outgoing = Outgoing({"forecasts": batch.forecasts, "dead_letters": batch.dead_letters, "state": state})
         started = self._clock.monotonic()
         try:
-            self._sink.commit(outgoing, offsets, self._metadata)
+            with self._health.allowing(COMMIT_SECONDS, "a commit"):
+                self._sink.commit(outgoing, offsets, self._metadata)
         except TransactionFailed as error:
             self._start_over(error)
             return False
@@ -251,12 +253,26 @@ class Service:
             self._source.stop(partition)
         for partition in self._pipeline.partitions:
             self._checkpoints.drop(partition)
-        with self._health.allowing(self._options.broker_timeout_seconds, "a new producer"):
-            self._source.confirm()
+        if self.stopping:
+            return  # the next start recovers them
+        with self._health.allowing(2 * self._options.broker_timeout_seconds + COMMIT_SECONDS, "a new producer"):
+            self._confirm()
             self._clock.sleep(self._pause)
             self._sink.open()
         self._pause = min(self._pause * 2, RETRY_SECONDS[1])
         self._recovery.begin(self._source.assignment())
+
+    def _confirm(self) -> None:
+        """Ask whether our place is still ours, for as long as an absent broker is waited for."""
+        deadline = self._clock.monotonic() + self._options.broker_timeout_seconds
+        while True:
+            try:
+                self._source.confirm()
+                return
+            except BrokerUnavailable:
+                if self.stopping or self._clock.monotonic() >= deadline:
+                    raise
+                self._clock.sleep(self._pause)
 
     def _look_around(self) -> None:
         """Ask after a quiet while whether we are still a member, of the same topic, and whether ticks are left lying.

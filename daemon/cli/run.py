@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 GC_THRESHOLD = 50_000
 #: What a dead letter needs beside key and value: headers and the batch around it.
 DEAD_LETTER_OVERHEAD_BYTES = 4096
+#: What the bounds of all that is closed add up to: consumer 5 s, leaving the group 5 s, producer 5 s, reader 1 s. Below
+#: the deadline, so that a close that hangs is told from one that began late because the broker is away.
+CLOSE_SECONDS = 17.0
 #: A new cluster makes the topics of its coordinators when it is first asked, and each of ours may wait 30 s for that.
 COORDINATORS_SECONDS = 60.0
 
@@ -90,10 +93,11 @@ def _run(settings: Settings, stopper: Stopper) -> None:
         clean = True
     finally:
         health.closing(DEADLINE_SECONDS)
-        source.close(leave=clean and kafka.stop == "leave")
-        sink.close()
-        reader.close()
-        server.close()
+        with health.allowing(CLOSE_SECONDS, "the clients to close"):
+            source.close(leave=clean and kafka.stop == "leave")
+            sink.close()
+            reader.close()
+            server.close()
         stopper.finish()
         log.info("stopped" if clean else "ended", extra=facts(clean=clean, offsets=service.committed))
 

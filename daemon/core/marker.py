@@ -59,9 +59,10 @@ def decode(value: bytes) -> Marker:
             raise MarkerError(f"marker of format {version}, known is {FORMAT}")
         content["origin"] = ResetCause(content["origin"])
         marker = Marker(**content)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise error if isinstance(error, MarkerError) else MarkerError(f"no marker: {error}") from error
     for field in fields(marker):
-        if field.type == "int" and type(getattr(marker, field.name)) is not int:
-            raise MarkerError(f"no marker: {field.name} is no whole number")
+        expected = {"int": int, "str": str}.get(str(field.type), ResetCause)
+        if type(getattr(marker, field.name)) is not expected:
+            raise MarkerError(f"no marker: {field.name} is no {expected.__name__}")
     return marker

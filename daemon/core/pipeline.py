@@ -114,6 +114,11 @@ class Pipeline:
         maximum = self._options.instruments_per_partition_max
         self._partitions[partition] = Partition(maximum, origin, saved_to)
 
+    def fits(self, snapshot: Snapshot) -> bool:
+        """Say whether a snapshot has the shape of our states; resets have none."""
+        shape = (len(snapshot.instrument.cells), snapshot.state.nbytes)
+        return snapshot.is_reset or shape == (len(self._features.start), self._table.row_bytes)
+
     def put_back(self, partition: int, snapshots: Sequence[Snapshot]) -> None:
         """Take instruments from their snapshots, in any order and any number of calls; `settle` ends them."""
         instruments = [snapshot.instrument for snapshot in snapshots]
@@ -322,7 +327,7 @@ class Pipeline:
                 self._refuse(batch, record, Reason.NON_FINITE, "the model's state or output is not finite")
                 continue
             name = row.instrument.name
-            reset = row.reset or row.untold
+            reset = row.untold or row.reset
             payload = {
                 "id": f"{record.topic}-{record.partition}-{record.offset}",
                 "instrument": name,

@@ -117,7 +117,7 @@ class Partition:
             touched[instrument.name] = instrument
         gone: list[bytes] = []
         for key in self._stale:
-            live = self._instruments.get(key.decode(errors="replace"))
+            live = self._instruments.get(key.decode(errors="surrogateescape"))
             if live is None:
                 gone.append(key)
             else:

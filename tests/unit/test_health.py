@@ -141,6 +141,15 @@ def test_an_end_put_off_by_an_announced_wait_is_cut_short_but_is_no_fault_of_our
         assert told.health.hang() == Hang("the end was put off by a wait for a producer", 21, announced=True)
 
 
+def test_a_close_that_takes_longer_than_it_said_is_stuck_even_where_it_was_announced(told: Told) -> None:
+    told.health.closing(20)
+    with told.health.allowing(16, "the clients to close"):
+        told.now += 20
+        assert told.what is None, "there is no need to hurry before the deadline"
+        told.now += 1
+        assert told.health.hang() == Hang("the wait for the clients to close has not ended", 21)
+
+
 def test_time_that_nobody_saw_counts_for_nothing(told: Told) -> None:
     told.health.lagging(5)
     told.now += 3600

@@ -53,7 +53,6 @@ class Instance:
         log: MemoryLog,
         instance_id: str = "0",
         *,
-        auto_offset_reset: str = "earliest",
         on_lost_ticks: str = "stop",
         revision: str = "revision-one",
         checkpoint_seconds: float = 5.0,
@@ -63,7 +62,7 @@ class Instance:
         self.source = MemorySource(log, group_id=GROUP, instance_id=instance_id)
         sink = MemorySink(log, group_id=GROUP, instance_id=instance_id)
         self.clock = StillClock()
-        terms = Terms(GROUP, self.source.topic_id(), revision, auto_offset_reset, on_lost_ticks)  # type: ignore[arg-type]
+        terms = Terms(GROUP, self.source.topic_id(), revision, on_lost_ticks)  # type: ignore[arg-type]
         self.recovery = Recovery(self.source, MemoryReader(log), self.pipeline, terms, monotonic=self.clock.monotonic)
         self.health = Health(60, self.clock.monotonic)
         self.registry = CollectorRegistry()
@@ -253,16 +252,6 @@ def test_a_broker_that_stays_away_ends_the_process_in_bounded_time() -> None:
     assert outcomes(log) == Counter()
 
 
-def test_a_new_group_may_begin_at_the_end() -> None:
-    log = new_log()
-    fill(log, 30)
-    instance = Instance(log, auto_offset_reset="latest")
-    instance.turn(5)
-    fill(log, 12, start=30)
-    instance.turn(10)
-    assert sorted(outcomes(log)) == [(p, offset) for p in range(PARTITIONS) for offset in range(10, 14)]
-
-
 def test_ticks_that_are_no_longer_retained_stop_the_daemon_unless_told_otherwise() -> None:
     log = new_log()
     fill(log, 30)
@@ -317,11 +306,11 @@ def markers(log: MemoryLog) -> dict[int, Marker]:
 def test_a_new_partition_has_a_checkpoint_before_its_first_answer() -> None:
     log = new_log()
     fill(log, 9)
-    seen: list[int] = []
-    log.on_point = lambda here: seen.append(len(markers(log))) if here == "send" else None
+    seen: list[tuple[int, int]] = []
+    log.on_point = lambda here: seen.append((len(markers(log)), len(log.read("forecasts")))) if here == "send" else None
     Instance(log).turn(5)
-    assert seen[:PARTITIONS] == [0] * PARTITIONS  # the markers themselves
-    assert set(seen[PARTITIONS:]) == {PARTITIONS}
+    assert seen[:PARTITIONS] == [(0, 0), (1, 0), (2, 0)]  # the markers themselves
+    assert {count for count, _ in seen[PARTITIONS:]} == {PARTITIONS}
     assert {p: m.origin for p, m in markers(log).items()} == dict.fromkeys(range(PARTITIONS), ResetCause.FIRST)
 
 

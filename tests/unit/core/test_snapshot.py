@@ -1,0 +1,231 @@
+"""Snapshots: bit for bit there and back, and nothing but whole ones is read."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from daemon.core.instrument import NEVER, Instrument
+from daemon.core.snapshot import MAGIC, Snapshot, SnapshotError, decode, encode, encode_reset
+from schemas import ResetCause
+
+REVISION = "0123456789ab"
+I64_MIN, I64_MAX = -(2**63), 2**63 - 1
+NUMBERS = ("last_offset", "reset_offset", "step", "last_ts", "session_start", "session_end", "session_since")
+PRICES = ("bid", "ask", "bid_size", "ask_size", "price")
+CAUSES = (None, *ResetCause)
+
+#: Format 1, field by field, written by hand from its table: every later release has to read exactly this, or say no.
+GOLDEN_CONTENT = bytes.fromhex(
+    "303132333435363738396162"  # revision 0123456789ab
+    "6400000000000000"  # next_offset 100
+    "6300000000000000"  # last_offset 99
+    "0700000000000000"  # reset_offset 7
+    "2a00000000000000"  # step 42
+    "0160856dc88fa617"  # last_ts
+    "0000000000000080"  # session_start NEVER
+    "ffffffffffffff7f"  # session_end open
+    "0060856dc88fa617"  # session_since
+    "feffffffffffffff"  # seq -2
+    "0000000000e05840"  # bid 99.5
+    "0000000000205940"  # ask 100.5
+    "0000000000000000"  # bid_size unknown
+    "0000000000000080"  # ask_size -0.0
+    "0000000000005940"  # price 100.0
+    "db"  # known: all but spoken_session and bid_size
+    "00"  # pending_reset none
+    "05"  # untold_reset revision
+    "0300"  # bytes of session
+    "0000"  # bytes of spoken_session
+    "0200"  # cells
+    "0300"  # numbers of state
+    "c3a931"  # session é1
+    "000000000000d03f"  # cell 0.25
+    "010000000000f87f"  # cell NaN with a payload
+    "0000803f"  # state 1.0
+    "00000080"  # state -0.0
+    "0100c07f"  # state NaN with a payload
+)
+GOLDEN = b"TCS\x01" + bytes.fromhex("fea2b755") + GOLDEN_CONTENT
+
+
+def instrument(cells: tuple[float, ...] = (1e-8, -2.5), **facts: Any) -> Instrument:
+    """Return an instrument in the middle of its life, apart from these facts."""
+    made = Instrument("A", 3, list(cells), None)
+    usual = {"last_ts": 5, "step": 17, "last_offset": 40, "reset_offset": 3, "price": 100.25, "session_since": 1}
+    for name, fact in (usual | facts).items():
+        setattr(made, name, fact)
+    return made
+
+
+def bits(snapshot: Snapshot) -> dict[str, Any]:
+    """Return all that a snapshot says, floats by their bits, so that NaN equals itself and -0.0 is not 0.0."""
+    names = sorted(set(Instrument.__slots__) - {"slot", "batch", "chain", "cells"})
+    facts = {name: _bits(getattr(snapshot.instrument, name)) for name in names}
+    cells = struct.pack(f"<{len(snapshot.instrument.cells)}d", *snapshot.instrument.cells)
+    state = (snapshot.state.dtype, snapshot.state.tobytes())
+    return {**facts, "cells": cells, "state": state, "at": (snapshot.revision, snapshot.next_offset)}
+
+
+def _bits(fact: object) -> object:
+    return struct.pack("<d", fact) if isinstance(fact, float) else fact
+
+
+def there_and_back(made: Instrument, state: bytes = b"\0\0\x80?" * 4, next_offset: int = 41) -> Snapshot:
+    """Encode and decode, and hold the two against each other."""
+    found = decode("A", encode(REVISION, next_offset, made, state))
+    assert bits(found) == bits(Snapshot(REVISION, next_offset, made, np.frombuffer(state, np.float32)))
+    return found
+
+
+def checksummed(content: bytes, version: int = 1) -> bytes:
+    """Return content behind a head that fits it."""
+    return struct.pack("<3sBI", MAGIC, version, zlib.crc32(content)) + content
+
+
+def golden_instrument() -> Instrument:
+    nan = struct.unpack("<d", bytes.fromhex("010000000000f87f"))[0]
+    facts: dict[str, Any] = {"last_offset": 99, "reset_offset": 7, "step": 42, "seq": -2, "session": "é1"}
+    facts |= {"last_ts": 1704207600000000001, "session_since": 1704207600000000000}
+    facts |= {"session_start": NEVER, "session_end": I64_MAX, "untold_reset": ResetCause.REVISION}
+    facts |= {"bid": 99.5, "ask": 100.5, "ask_size": -0.0, "price": 100.0}
+    return instrument((0.25, nan), **facts)
+
+
+def test_format_1_is_read_for_ever() -> None:
+    state = bytes.fromhex("0000803f 00000080 0100c07f")
+    expected = Snapshot(REVISION, 100, golden_instrument(), np.frombuffer(state, np.float32))
+    found = decode("A", GOLDEN)
+    assert bits(found) == bits(expected)
+    assert not found.is_reset
+
+
+def test_format_1_is_what_is_written() -> None:
+    state = bytes.fromhex("0000803f 00000080 0100c07f")
+    assert encode(REVISION, 100, golden_instrument(), state).hex() == GOLDEN.hex()
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, None, 5e-324, -1.7976931348623157e308, float("inf"), float("nan")])
+@pytest.mark.parametrize("name", PRICES)
+def test_a_price_of_nothing_is_not_a_price_of_zero(name: str, value: float | None) -> None:
+    found = there_and_back(instrument(**{name: value}))
+    assert (getattr(found.instrument, name) is None) == (value is None)
+
+
+@pytest.mark.parametrize("value", [I64_MIN, -1, 0, I64_MAX])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_keep_every_bit(name: str, value: int) -> None:
+    there_and_back(instrument(**{name: value}))
+
+
+@pytest.mark.parametrize("value", [None, I64_MIN, -1, 0, 1, I64_MAX])
+def test_a_sequence_number_that_is_unknown_is_not_zero(value: int | None) -> None:
+    there_and_back(instrument(seq=value))
+
+
+@pytest.mark.parametrize("next_offset", [0, 1, I64_MAX])
+def test_the_offset_is_kept(next_offset: int) -> None:
+    there_and_back(instrument(), next_offset=next_offset)
+
+
+@pytest.mark.parametrize("spoken", [None, "", "2024-01-02", "東京 é 🗾", "🗾" * 64, "\0\n"])
+@pytest.mark.parametrize("session", [None, "", "2024-01-02", "東京 é 🗾", "🗾" * 64])
+def test_sessions_in_any_script_and_none_are_kept_apart(session: str | None, spoken: str | None) -> None:
+    there_and_back(instrument(session=session, spoken_session=spoken))
+
+
+@pytest.mark.parametrize("untold", CAUSES)
+@pytest.mark.parametrize("pending", CAUSES)
+def test_every_cause_is_kept(pending: ResetCause | None, untold: ResetCause | None) -> None:
+    there_and_back(instrument(pending_reset=pending, untold_reset=untold))
+
+
+@pytest.mark.parametrize("number", ["0100c07f", "ffffffff", "010080ff", "0000807f", "00000080", "01000000"])
+def test_state_is_kept_by_its_bits(number: str) -> None:
+    there_and_back(instrument(), bytes.fromhex(number) * 3)
+
+
+@pytest.mark.parametrize("number", ["010000000000f87f", "ffffffffffffffff", "0000000000000080", "0100000000000000"])
+def test_cells_are_kept_by_their_bits(number: str) -> None:
+    there_and_back(instrument((1.0, *struct.unpack("<d", bytes.fromhex(number)))))
+
+
+def test_the_largest_model_that_fits_is_kept() -> None:
+    there_and_back(instrument(tuple(map(float, range(1, 500)))), np.arange(65535, dtype=np.float32).tobytes())
+
+
+def test_what_is_read_has_no_slot_and_no_part_in_a_batch() -> None:
+    made = instrument()
+    made.batch, made.chain = 12, 34
+    found = decode("A", encode(REVISION, 41, made, b"")).instrument
+    assert (found.slot, found.batch, found.chain) == (-1, -1, -1)
+
+
+@pytest.mark.parametrize("cause", ResetCause)
+def test_a_reset_keeps_nothing_but_cause_and_place(cause: ResetCause) -> None:
+    found = decode("Ä", encode_reset(REVISION, 41, "Ä", cause, last_offset=40))
+    expected = Instrument("Ä", -1, [], cause)
+    expected.last_offset = 40
+    assert bits(found) == bits(Snapshot(REVISION, 41, expected, np.empty(0, np.float32)))
+    assert found.is_reset
+
+
+def test_every_flipped_bit_is_noticed() -> None:
+    for place in range(8 * len(GOLDEN)):
+        damaged = bytearray(GOLDEN)
+        damaged[place // 8] ^= 1 << place % 8
+        with pytest.raises(SnapshotError):
+            decode("A", bytes(damaged))
+
+
+def test_every_lost_end_is_noticed() -> None:
+    for length in range(len(GOLDEN)):
+        with pytest.raises(SnapshotError):
+            decode("A", GOLDEN[:length])
+
+
+@pytest.mark.parametrize("more", [b"\0", GOLDEN])
+def test_bytes_behind_the_end_are_noticed(more: bytes) -> None:
+    with pytest.raises(SnapshotError, match="damaged"):
+        decode("A", GOLDEN + more)
+
+
+@pytest.mark.parametrize("version", [0, 2, 255])
+def test_a_format_of_another_release_is_named(version: int) -> None:
+    with pytest.raises(SnapshotError, match=f"format {version} is not known here, only 1"):
+        decode("A", checksummed(GOLDEN_CONTENT, version))
+
+
+@pytest.mark.parametrize("value", [b"", b"{}", b"TC", b"\x80\x04}", b'{"instrument": "A", "price": 100}', bytes(500)])
+def test_foreign_bytes_are_no_snapshot(value: bytes) -> None:
+    with pytest.raises(SnapshotError, match="no snapshot"):
+        decode("A", value)
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        (0, b"\xff"),  # revision: no ASCII
+        (125, b"\x07"),  # pending_reset: no such cause
+        (126, b"\xff"),  # untold_reset: no such cause
+        (127, b"\x04"),  # session: longer than there are bytes for
+        (131, b"\xff\xff"),  # cells
+        (133, b"\x02"),  # state: bytes left over
+        (135, b"\xff"),  # session: no UTF-8
+    ],
+)
+def test_what_says_nothing_behind_a_good_checksum_is_refused_too(place: int, wrong: bytes) -> None:
+    content = GOLDEN_CONTENT[:place] + wrong + GOLDEN_CONTENT[place + len(wrong) :]
+    assert content != GOLDEN_CONTENT
+    with pytest.raises(SnapshotError, match="damaged"):
+        decode("A", checksummed(content))
+
+
+def test_content_without_all_its_fields_is_refused_behind_a_good_checksum() -> None:
+    for length in range(len(GOLDEN_CONTENT)):
+        with pytest.raises(SnapshotError, match="damaged"):
+            decode("A", checksummed(GOLDEN_CONTENT[:length]))
