@@ -7,7 +7,6 @@ ticks, a slice at a time, however long they are. What stands out of that order i
 from __future__ import annotations
 
 import re
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,13 @@ Kind = Literal["forecast", "dead_letter"]
 #: One read; some 1 MB of forecasts.
 READ_RECORDS = 2000
 READ_SECONDS = 0.1
+#: Reads in a row that may bring nothing while an outcome is awaited: some 30 s. A killed instance's transaction ends
+#: after 10 s, plus up to 10 s until the broker looks.
+FRUITLESS_READS_MAX = 300
+#: The same where nothing is awaited and what is left may be of a transaction that is not committed yet: some 3 s.
+QUIET_READS = 30
+#: Beyond any offset.
+NO_END = 2**63
 #: `encode_forecast` writes the id first.
 _ID = re.compile(rb'\{"id":"([^"]*)-(\d{1,19})-(\d{1,19})"')
 #: Causes after which nothing that came before counts, running scales included. A quote in a session's label would be
@@ -70,6 +76,8 @@ class Outcome:
     offset: int
     #: Record or message; both have key, value and headers.
     content: Record | Message
+    #: Offset in its own topic; -1 where it is in none.
+    place: int = -1
 
     @property
     def start_cause(self) -> ResetCause | None:
@@ -86,7 +94,7 @@ def outcome_of(kind: Kind, content: Record | Message, topic: str) -> Outcome | N
     tick = _forecast_tick(content.value) if kind == "forecast" else _letter_tick(content.headers)
     if tick is None or tick[:2] != (topic, content.partition):
         return None
-    return Outcome(kind, tick[2], content)
+    return Outcome(kind, tick[2], content, getattr(content, "offset", -1))
 
 
 class Walk:
@@ -107,8 +115,8 @@ class Walk:
         self._waiting: deque[Outcome] = deque()
         #: Outcomes of earlier ticks may have been deleted by retention; None until the first outcome is seen.
         self._retained_from: int | None = None
-        #: Records that are the outcome of no tick of ours.
-        self.astray: list[Record] = []
+        #: The first record that is the outcome of no tick of ours, and how many there are.
+        self.astray: Record | None = None
         self.astray_count = 0
 
     @property
@@ -130,12 +138,33 @@ class Walk:
         while not self.reached(before):
             if self._waiting:
                 taken.append(self._waiting.popleft())
-            elif not self._read():
+            elif not self._fetch():
                 break
         return taken
 
-    def _read(self) -> bool:
+    def pass_over(self, first: int) -> int:
+        """Begin at the last outcome of the first tick at or after `first` that has one.
+
+        Where a group was set back, outcomes from there on stand twice, and only the second ones are of the states that
+        live. Reads the topic once to its end. Returns how many outcomes of such ticks are passed over.
+        """
+        begin, tick, seen, passed, quiet = self._position, None, 0, 0, 0
+        while quiet < QUIET_READS and self._position < self._end:
+            quiet = 0 if self._fetch() else quiet + 1
+            for outcome in self._waiting:
+                if outcome.offset >= first:
+                    if tick is None or outcome.offset <= tick:
+                        begin, tick, passed = outcome.place, outcome.offset, seen
+                    seen += 1
+            self._waiting.clear()
+        self._position = begin
+        self.astray, self.astray_count = None, 0
+        return passed
+
+    def _fetch(self) -> bool:
         """Read on; return whether that got anywhere."""
+        if self._position >= self._end:
+            return False
         records, position = self._log.read(self._partition, self._position, READ_SECONDS, READ_RECORDS)
         moved, self._position = position > self._position, position
         for record in records:
@@ -147,7 +176,7 @@ class Walk:
         outcome = outcome_of(self._kind, record, self._ticks_topic)
         if outcome is None:
             self.astray_count += 1
-            self.astray = self.astray or [record]
+            self.astray = self.astray or record
             return
         if self._retained_from is None:
             self._retained_from = outcome.offset
@@ -159,7 +188,7 @@ class Published:
 
     Parameters
     ----------
-    patience_seconds : how long an open transaction may hold back what has been committed already
+    set_back_to : see `Walk.pass_over`; None where that is not needed
     """
 
     def __init__(
@@ -168,39 +197,48 @@ class Published:
         partition: int,
         ticks_topic: str,
         *,
-        patience_seconds: float = 30.0,
-        monotonic: Callable[[], float] = time.monotonic,
+        set_back_to: int | None = None,
     ) -> None:
         self._walks = {kind: Walk(log, kind, partition, ticks_topic) for kind, log in logs.items()}
-        self._patience_seconds = patience_seconds
-        self._monotonic = monotonic
+        #: Outcomes of states that were given up when the group was set back.
+        self.passed_count = 0
+        if set_back_to is not None:
+            self.passed_count = sum(walk.pass_over(set_back_to) for walk in self._walks.values())
 
-    def take(self, before: int, lacking: Callable[[Sequence[Outcome]], bool]) -> None:
+    def take(self, before: int, found: Callable[[Outcome], None], lacking: Callable[[], bool]) -> None:
         """Hand over the outcomes of ticks before an offset, topic after topic.
 
         Parameters
         ----------
-        lacking : takes the outcomes that were found and says whether any is still awaited; while it does, what an open
-            transaction holds back is waited for
+        lacking : whether any outcome is still awaited; while it is, what an open transaction holds back is waited for
         """
-        moved = self._monotonic()
-        while True:
-            found = [outcome for walk in self._walks.values() for outcome in walk.take(before)]
-            if not lacking(found) or all(walk.reached(before) for walk in self._walks.values()):
+        fruitless = 0
+        while fruitless < FRUITLESS_READS_MAX:
+            taken = self._hand_over(before, found)
+            if all(walk.reached(before) for walk in self._walks.values()) or not lacking():
                 return
-            if found:
-                moved = self._monotonic()
-            elif self._monotonic() - moved > self._patience_seconds:
-                return
+            fruitless = 0 if taken else fruitless + 1
+
+    def rest(self, found: Callable[[Outcome], None]) -> None:
+        """Hand over all that is left and committed."""
+        quiet = 0
+        while quiet < QUIET_READS and not all(walk.ended for walk in self._walks.values()):
+            quiet = 0 if self._hand_over(NO_END, found) else quiet + 1
+
+    def _hand_over(self, before: int, found: Callable[[Outcome], None]) -> bool:
+        taken = [outcome for walk in self._walks.values() for outcome in walk.take(before)]
+        for outcome in taken:
+            found(outcome)
+        return bool(taken)
 
     def retained(self, kind: Kind | None, offset: int) -> bool:
         """Say whether the outcome of a tick would still be here; kind None: whatever it is."""
         return all(walk.retained(offset) for name, walk in self._walks.items() if kind in (None, name))
 
     @property
-    def astray(self) -> list[Record]:
-        """The first record of each topic that is the outcome of no tick of ours."""
-        return [record for walk in self._walks.values() for record in walk.astray]
+    def astray(self) -> tuple[Kind, Record] | None:
+        """The first record that is the outcome of no tick of ours."""
+        return next(((kind, walk.astray) for kind, walk in self._walks.items() if walk.astray is not None), None)
 
     @property
     def astray_count(self) -> int:

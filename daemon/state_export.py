@@ -102,7 +102,7 @@ def read_export(path: Path) -> Export:
 
 
 def _parse(file: IO[bytes]) -> Export:
-    digest, count = hashlib.sha256(), 0
+    digest = hashlib.sha256()
     lines = iter(file)
     first = next(lines, b"")
     head = orjson.loads(first)
@@ -110,7 +110,7 @@ def _parse(file: IO[bytes]) -> Export:
         raise ValueError(f"its first line is not that of an export of version {VERSION}")
     export = Export(head["topic"], head["group_id"], {int(p): Stored() for p in head["partitions"]})
     digest.update(first)
-    for line in lines:
+    for count, line in enumerate(lines):
         content: dict[str, Any] = orjson.loads(line)
         if "sha256" in content:
             if content != {"records": count, "sha256": digest.hexdigest()} or next(lines, b""):
@@ -120,7 +120,6 @@ def _parse(file: IO[bytes]) -> Export:
         key, value = b64decode(content["key"], validate=True), b64decode(content["value"], validate=True)
         partition = content["partition"]
         export.partitions[partition].add([InputRecord(export.topic, partition, count, -1, key, value)])
-        count += 1
     raise ValueError("its end is missing")
 
 

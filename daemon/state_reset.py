@@ -5,7 +5,8 @@ the checkpoint to the committed offset, lets the reset take place there, and the
 
 Why no start of the group can be harmed: the resets stand in the log first, in an open transaction; then it is made
 sure that the group has no members and stands where it stood; only then the transaction is committed. Who starts
-after that look finds the open transaction in the state topic and waits for it. Who started before is seen.
+after that look finds the open transaction in the state topic and waits for it. Who started before is seen. A
+command that fails half-way has reset some partitions and not others; running it again does the rest.
 """
 
 from __future__ import annotations
@@ -40,6 +41,13 @@ class ResetPlan:
     resets: tuple[Reset, ...]
     #: Why instruments of a partition begin anew by themselves.
     notes: tuple[str, ...]
+
+    def by_partition(self) -> dict[int, list[Reset]]:
+        """Return the resets of each partition that has any."""
+        found: dict[int, list[Reset]] = {}
+        for each in self.resets:
+            found.setdefault(each.partition, []).append(each)
+        return found
 
 
 class Planner:
@@ -85,7 +93,7 @@ class Planner:
         """
         missing = [name for name in self._wanted or () if name not in self._found]
         if missing:
-            raise SettingsError(_missing(missing[0], sorted(self._known), self._behind))
+            raise SettingsError(no_such_instrument(missing[0], sorted(self._known), self._behind))
         return ResetPlan(tuple(self._resets), tuple(self._notes))
 
     def _plan(self, partition: int, stored: Stored, marker: Marker, offset: int, names: Iterable[str]) -> None:
@@ -96,6 +104,20 @@ class Planner:
             last = found.instrument.last_offset if isinstance(found, Snapshot) else -1
             value = encode_reset(marker.revision, offset, name, ResetCause.OPERATOR, last)
             self._resets.append(Reset(name, partition, Message(partition, key, value)))
+
+
+def no_such_instrument(name: str, known: Sequence[str], behind: Sequence[int] = ()) -> str:
+    """Say that an instrument has no state, and which names are close; `behind` are partitions that have gone on."""
+    close = difflib.get_close_matches(name, known, CLOSE_NAMES_MAX, 0.5) or list(known[:CLOSE_NAMES_MAX])
+    folded = [each for each in known if each.casefold() == name.casefold()]
+    names = ", ".join(dict.fromkeys([*folded, *close][:CLOSE_NAMES_MAX]))
+    text = f"there is no state of instrument {name!r}; " + (f"close are {names}" if names else "there is none at all")
+    if behind:
+        text += (
+            f"; partition{'s' if len(behind) > 1 else ''} {', '.join(map(str, behind))} did not end with a checkpoint, "
+            "so it may be newer: start and stop the group once"
+        )
+    return text + "; `tickcast state list --instruments` lists all"
 
 
 def unchanged(before: Mapping[int, int | None], read_again: Callable[[], Mapping[int, int | None]]) -> None:
@@ -115,16 +137,3 @@ def _marker(stored: Stored) -> tuple[Marker | None, str | None]:
     except MarkerError as error:
         return None, str(error)
     return marker, None if marker is not None else "there is no checkpoint"
-
-
-def _missing(name: str, known: Sequence[str], behind: Sequence[int]) -> str:
-    close = difflib.get_close_matches(name, known, CLOSE_NAMES_MAX, 0.5) or list(known[:CLOSE_NAMES_MAX])
-    folded = [each for each in known if each.casefold() == name.casefold()]
-    names = ", ".join(dict.fromkeys([*folded, *close][:CLOSE_NAMES_MAX]))
-    text = f"there is no state of instrument {name!r}; " + (f"close are {names}" if names else "there is none at all")
-    if behind:
-        text += (
-            f"; partition{'s' if len(behind) > 1 else ''} {', '.join(map(str, behind))} did not end with a checkpoint, "
-            "so it may be newer: start and stop the group once"
-        )
-    return text + "; `tickcast state list --instruments` lists all"

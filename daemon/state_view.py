@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from daemon.config import Settings
 from daemon.core.features import parse_feature
 from daemon.core.instrument import NEVER, Instrument
 from daemon.core.marker import Marker, MarkerError
 from daemon.core.snapshot import Snapshot, SnapshotError
 from daemon.core.spec import Column
+from daemon.errors import TickcastError
+from daemon.revision import revision as revision_of
 from daemon.stored import Stored
 
 #: Fields of an instrument that hold event times.
@@ -121,6 +124,27 @@ def snapshot_facts(snapshot: Snapshot, marker: Marker, cell_names: Sequence[str]
         "cells": cells,
         "state": snapshot.state.tolist(),
     }
+
+
+def snapshot_of(stored: Stored, key: bytes, marker: Marker) -> Snapshot | SnapshotError:
+    """Return one instrument's snapshot, or why it cannot be used."""
+    alone = Stored()
+    alone.values[key] = stored.values[key]
+    ((_, found),) = alone.snapshots(marker)
+    return found
+
+
+def bundle_cell_names(settings: Settings, revision: str) -> list[str] | None:
+    """Return the names of cells of this revision; None where the settings and their bundle are not of it."""
+    from daemon.boundaries import resolve_rules
+    from daemon.model.bundle import Bundle
+
+    try:
+        bundle = Bundle.load(settings.model.bundle)
+        step, rules = bundle.step(settings.model.engine), resolve_rules(settings.session)
+    except (TickcastError, ImportError):  # a look at states needs no bundle: numbers without names
+        return None
+    return cell_names(bundle.spec.columns) if revision_of(bundle.id, settings, rules, step) == revision else None
 
 
 def cell_names(columns: Sequence[Column]) -> list[str]:

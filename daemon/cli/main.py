@@ -15,7 +15,21 @@ from typing import Annotated
 import typer
 
 from daemon import __version__
-from daemon.cli import broker, config, demo, features, replay, run, status, topics, train
+from daemon.cli import (
+    audit,
+    broker,
+    config,
+    deadletters,
+    demo,
+    features,
+    replay,
+    rewind,
+    run,
+    state,
+    status,
+    topics,
+    train,
+)
 from daemon.errors import TickcastError
 
 EXIT_WRONG_USE = 2
@@ -35,6 +49,10 @@ app.command()(status.status)
 app.command()(demo.demo)
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
+app.add_typer(state.app, name="state")
+app.add_typer(deadletters.app, name="deadletters")
+app.command()(rewind.rewind)
+app.command()(audit.audit)
 app.command()(replay.replay)
 app.command()(train.train)
 app.command()(features.features)

@@ -104,10 +104,12 @@ def _run(settings: Settings, stopper: Stopper) -> None:
 
 def _connect(connection: Connection, settings: Settings, engine: Engine) -> tuple[Source, Sink, Reader]:
     """Wait for a cluster that can keep our promises, and join the group."""
+    from daemon.logs import log
     from daemon.transport.admin import preflight
     from daemon.transport.kafka_reader import KafkaReader
     from daemon.transport.kafka_sink import KafkaSink
     from daemon.transport.kafka_source import KafkaSource
+    from daemon.transport.offsets import begin_at_end
     from daemon.transport.topics import DEFAULT_MESSAGE_BYTES
 
     kafka, topics, health = settings.kafka, settings.topics, engine.health
@@ -116,6 +118,8 @@ def _connect(connection: Connection, settings: Settings, engine: Engine) -> tupl
     with health.allowing(wait + COORDINATORS_SECONDS, "a cluster that is ready"):
         limit = preflight(connection, settings)["dead_letters"].message_bytes_max or DEFAULT_MESSAGE_BYTES
     engine.pipeline.dead_letter_bytes_max = limit - DEAD_LETTER_OVERHEAD_BYTES
+    if kafka.auto_offset_reset == "latest" and begin_at_end(connection, kafka.group_id, topics.ticks):
+        log.info("the group is new and begins at the end of the topic")
     names = {"instance_id": kafka.instance_id, "group_id": kafka.group_id}
     with health.allowing(2 * wait, "a consumer"):  # for a broker, then for the topic
         source = KafkaSource(connection, topic=topics.ticks, timeout_seconds=wait, **names)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daemon.cli.tables import table
+
 if TYPE_CHECKING:
+    from daemon.config import Settings
+    from daemon.transport.connection import Connection
     from daemon.transport.group import GroupStatus
 
 COLUMNS = ("partition", "owner", "phase", "committed", "end", "lag", "revision")
@@ -33,26 +38,46 @@ def status(
     from daemon.transport.group import read_group
 
     settings = load(config, bootstrap_servers)
-    group = read_group(Connection.from_settings(settings.kafka), settings.kafka.group_id, settings.topics.ticks)
-    typer.echo(json.dumps(_as_json(group)) if as_json else _as_text(group))
+    connection = Connection.from_settings(settings.kafka)
+    group = read_group(connection, settings.kafka.group_id, settings.topics.ticks)
+    revisions = _revisions(settings, connection, group)
+    typer.echo(json.dumps(_as_json(group, revisions)) if as_json else _as_text(group, revisions))
 
 
-def _as_json(group: GroupStatus) -> dict[str, object]:
+def _revisions(settings: Settings, connection: Connection, group: GroupStatus) -> Mapping[int, str]:
+    """Return the revision of each partition's newest checkpoint; what cannot be told is left out."""
+    from daemon.core.marker import MarkerError
+    from daemon.errors import TickcastError
+    from daemon.state_topic import newest_marker
+    from daemon.transport.kafka_reader import KafkaReader
+
+    found: dict[int, str] = {}
+    reader = KafkaReader(connection, topics={"state": settings.topics.state})
+    try:
+        for row in group.partitions:
+            try:
+                marker = newest_marker(reader, row.partition)
+            except (MarkerError, TickcastError):  # the rest of the status stands without it
+                continue
+            if marker is not None:
+                found[row.partition] = marker.revision
+    finally:
+        reader.close()
+    return found
+
+
+def _as_json(group: GroupStatus, revisions: Mapping[int, str]) -> dict[str, object]:
     return {
         "group_id": group.group_id,
         "state": group.state,
         "topic": group.topic,
-        "partitions": [asdict(row) | {"revision": None} for row in group.partitions],
+        "partitions": [asdict(row) | {"revision": revisions.get(row.partition)} for row in group.partitions],
     }
 
 
-def _as_text(group: GroupStatus) -> str:
-    rows = [COLUMNS, *(tuple(_cell(getattr(row, column, None)) for column in COLUMNS) for row in group.partitions)]
-    widths = [max(len(row[index]) for row in rows) for index in range(len(COLUMNS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+def _as_text(group: GroupStatus, revisions: Mapping[int, str]) -> str:
+    rows = (
+        (*(getattr(row, column) for column in COLUMNS[:-1]), revisions.get(row.partition)) for row in group.partitions
+    )
     state = group.state.lower() if group.state != "Dead" else "without members and offsets"
-    return "\n".join([f"group {group.group_id} on {group.topic}: {state}", *lines])
-
-
-def _cell(value: object) -> str:
-    return "-" if value is None else str(value)
+    return f"group {group.group_id} on {group.topic}: {state}\n{table(COLUMNS, rows)}"

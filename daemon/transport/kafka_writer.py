@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Self
 
 from kafka import KafkaProducer, TopicPartition
-from kafka.errors import KafkaTimeoutError, ProducerFencedError
+from kafka.errors import InvalidProducerEpochError, KafkaError, KafkaTimeoutError, ProducerFencedError
 from kafka.producer.future import FutureRecordMetadata
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
@@ -88,10 +88,13 @@ class KafkaWriter:
             self._lane.call(self._producer.commit_transaction, transaction.left_seconds)
         except BaseException as error:
             self._abort()
-            if not isinstance(error, Exception):
+            if not isinstance(error, KafkaError):
                 raise
-            if isinstance(error, ProducerFencedError):
-                raise Fenced(f"another command has taken over the transactional id {self._transactional_id}") from error
+            if isinstance(error, ProducerFencedError | InvalidProducerEpochError):
+                raise Fenced(
+                    f"another command has taken the transactional id {self._transactional_id} over, or the transaction "
+                    f"took longer than {TRANSACTION_SECONDS:g} s; nothing of it was written, see what the other did"
+                ) from error
             raise translate(error, "writing a transaction") from error
 
     def close(self) -> None:

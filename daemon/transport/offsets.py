@@ -18,6 +18,7 @@ from kafka.structs import OffsetAndMetadata
 from daemon.errors import BrokerUnavailable, SettingsError
 from daemon.transport.admin_client import WAIT_SECONDS, admin_client, coordinated, describe_group
 from daemon.transport.connection import Connection
+from daemon.transport.group import read_group
 from daemon.transport.kafka_client import connect, translate
 
 #: Kafka's word for a group whose last member left; Dead is one that never was.
@@ -119,3 +120,24 @@ def set_offsets(connection: Connection, group_id: str, topic: str, offsets: Mapp
             raise SettingsError(f"group {group_id} has just been started, nothing was changed; {remedy}")
         if error is not for_code(0):
             raise translate(error(), f"setting the offset of {tp.topic}-{tp.partition}")
+
+
+def begin_at_end(connection: Connection, group_id: str, topic: str) -> bool:
+    """Let a group without any offsets begin at the end of a topic; return whether it does so now.
+
+    Once and for all partitions, before the group has members: later nobody could tell a partition that has just been
+    added, whose first ticks must be answered, from one that the group has never seen.
+
+    Raises
+    ------
+    TopicError, BrokerUnavailable, AccessDenied
+    """
+    group = read_group(connection, group_id, topic)
+    if any(partition.committed is not None for partition in group.partitions):
+        return False
+    ends = {partition.partition: partition.end for partition in group.partitions}
+    try:
+        set_offsets(connection, group_id, topic, ends, "it begins where it stands")
+    except SettingsError:  # another instance was quicker, and has joined since
+        return False
+    return True

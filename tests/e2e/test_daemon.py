@@ -226,3 +226,15 @@ def test_a_second_signal_aborts(world: World) -> None:
     assert daemon.process.wait(PATIENCE_SECONDS) in (0, 1)
     daemon.start().wait_ready()
     world.await_outcomes()
+
+
+def test_latest_begins_at_the_end_once_and_for_all(world: World) -> None:
+    world.send_quotes(100)
+    world.sent.clear()
+    daemon = world.daemon(kafka={"auto_offset_reset": "latest"}).wait_ready()
+    world.send_quotes(50)
+    world.await_outcomes()
+    daemon.kill()
+    world.send_quotes(50)
+    daemon.start().wait_ready()
+    world.await_outcomes()
