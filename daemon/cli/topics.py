@@ -1,4 +1,4 @@
-"""`tickcast topics`: the four topics of a service, created and checked."""
+"""`tickcast topics`: the four topics of a service, created, checked and grown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from daemon.errors import TickcastError
     from daemon.transport.topics import TopicFacts
 
-app = typer.Typer(no_args_is_help=True, help="Create and check the topics.")
+app = typer.Typer(no_args_is_help=True, help="Create, check and grow the topics.")
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", help="The settings file (TOML).", show_default=False)
@@ -73,6 +73,26 @@ def check(
             typer.echo("nothing is wrong")
     if problems:
         raise typer.Exit(problems[0].exit_code)
+
+
+@app.command()
+def grow(
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions that each topic shall have.")],
+    config: ConfigFile = None,
+    bootstrap_servers: Servers = None,
+) -> None:
+    """Give all four topics more partitions, the ticks last; running daemons take the new ones over within seconds.
+
+    An instrument whose ticks move to another partition begins there with a fresh state.
+
+    Example: tickcast topics grow --config tickcast.toml --partitions 8
+    """
+    from daemon.transport.admin import grow_topics
+    from daemon.transport.connection import Connection
+
+    settings = load(config, bootstrap_servers)
+    for step in grow_topics(Connection.from_settings(settings.kafka), settings.topics, partitions):
+        typer.echo(step)
 
 
 def load(config: Path | None, bootstrap_servers: str | None) -> Settings:

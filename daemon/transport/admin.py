@@ -6,7 +6,8 @@ so everything is asked here, once, before the first poll.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, MemberToRemove
@@ -22,12 +23,21 @@ from kafka.errors import (
 )
 
 from daemon.config import Settings, TopicSettings
-from daemon.errors import AccessDenied, TickcastError, TopicError
+from daemon.errors import AccessDenied, BrokerUnavailable, TickcastError, TopicError
 from daemon.transport.admin_client import WAIT_SECONDS, admin_client, coordinated
 from daemon.transport.connection import Connection, transactional_id
-from daemon.transport.topics import TopicFacts, creation_config, find_problems, names_by_role
+from daemon.transport.topics import (
+    GROWTH_ORDER,
+    TopicFacts,
+    creation_config,
+    find_growth_problems,
+    find_problems,
+    names_by_role,
+)
 
 PARTITIONS_DEFAULT = 4
+#: How long the brokers may take to make new partitions; 0.1 s was seen.
+READY_SECONDS = 30.0
 
 
 def create_topics(
@@ -70,6 +80,36 @@ def create_topics(
         created = _create(admin, wanted) if wanted else []
         _raise_first(find_problems(_read_topics(admin, topics)))
     return created
+
+
+def grow_topics(
+    connection: Connection, topics: TopicSettings, partitions: int, *, wait_seconds: float = WAIT_SECONDS
+) -> Iterator[str]:
+    """Give all four topics `partitions` partitions, one after the other; each line returned says what was done.
+
+    The ticks come last: a partition of theirs may only appear where everything that its ticks lead to has its place.
+    Running daemons notice within seconds and share the new partitions out; called again after a failure, it goes on
+    with what is left.
+
+    Notes
+    -----
+    Instruments whose ticks now go to another partition begin there with a fresh state.
+
+    Raises
+    ------
+    TopicError : a topic does not exist, has more partitions already, or cannot grow; nothing is done in the first cases
+    BrokerUnavailable, AccessDenied
+    """
+    with admin_client(connection, wait_seconds) as admin:
+        facts = _read_topics(admin, topics)
+        _raise_first(find_growth_problems(facts, partitions))
+        for role in GROWTH_ORDER:
+            topic = facts[role]
+            if (topic.partitions or 0) >= partitions:
+                yield f"{topic.name} has {topic.partitions} partitions already"
+                continue
+            _grow(admin, topic.name, partitions)
+            yield f"{topic.name} grew from {topic.partitions} to {partitions} partitions"
 
 
 def examine(
@@ -158,8 +198,28 @@ def _create(admin: KafkaAdminClient, wanted: Mapping[str, Mapping[str, Any]]) ->
             raise TopicError(f"cannot create topic {answer['name']}: {answer['error_message'] or error.__name__}")
         if not answer["error_code"]:
             created.append(answer["name"])
-    admin.wait_for_topics(list(wanted), timeout_ms=30_000)
+    admin.wait_for_topics(list(wanted), timeout_ms=READY_SECONDS * 1000)
     return created
+
+
+def _grow(admin: KafkaAdminClient, name: str, partitions: int) -> None:
+    (result,) = admin.create_partitions({name: partitions}, raise_errors=False).results
+    error = for_code(result.error_code)
+    if error is TopicAuthorizationFailedError:
+        raise AccessDenied(f"no right to ALTER topic {name}; grant our user ALTER on it, or let it grow yourself")
+    if result.error_code:
+        raise TopicError(f"cannot grow topic {name}: {result.error_message or error.__name__}")
+    deadline = time.monotonic() + READY_SECONDS
+    while not _has_leaders(admin, name, partitions):
+        if time.monotonic() > deadline:
+            raise BrokerUnavailable(f"the new partitions of {name} got no leader; look at the brokers, then try again")
+        time.sleep(0.05)
+
+
+def _has_leaders(admin: KafkaAdminClient, name: str, partitions: int) -> bool:
+    """Whether the broker that answers knows of all partitions and who leads them; it can lag behind the controller."""
+    (topic,) = admin.describe_topics([name])
+    return len(topic["partitions"]) == partitions and all(p["leader_id"] >= 0 for p in topic["partitions"])
 
 
 def _group_problems(admin: KafkaAdminClient, group_id: str) -> list[TickcastError]:

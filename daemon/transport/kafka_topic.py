@@ -1,16 +1,16 @@
 """Whether the input topic is still the one that was there at start.
 
-A topic that is deleted and created anew keeps its name, and its offsets mean other records from then on. Kafka gives
-each creation an id, but kafka-python 3.0.12 fetches by name: it takes the new topic for the old one and reads on, or
-reads it from the start after a rebalance, without a word (measured). What helps is that it hears of the deletion
-first: the fetch that waits at the broker fails, that makes it ask for metadata, and those carry the id. So nothing is
-delivered while that question is open.
+A topic that is deleted and created anew keeps its name, and its offsets mean other records from then on. kafka-python
+3.0.12 fetches by name: it takes the new topic for the old one and reads on, or reads it from the start after a
+rebalance, without a word (measured). Kafka gives each creation an id, so here the fetches name the id instead, and a
+broker answers them from no other topic. What is left is to say what has happened.
 """
 
 from __future__ import annotations
 
 import threading
-import time
+import uuid
+from typing import Any
 
 from kafka import KafkaConsumer
 from kafka.admin import KafkaAdminClient
@@ -20,14 +20,11 @@ from kafka.errors import UnknownTopicOrPartitionError, for_code
 from daemon.errors import TopicError
 from daemon.transport.admin_line import AdminLine
 
-#: How often the client asks for metadata of itself; new partitions are noticed that late. One question is 0.2 ms of
-#: work.
+#: How often the client asks for metadata of itself: new partitions are noticed that late.
 METADATA_MAX_AGE_SECONDS = 5.0
-#: A process that was stopped, or cut off from its brokers, knows nothing newer than this.
-STALE_SECONDS = 3 * METADATA_MAX_AGE_SECONDS
-#: A question takes 1 ms, but kafka-python leaves 100 ms between two of them.
-REFRESH_SECONDS = 1.0
 ASK_SECONDS = 10.0
+#: The first version of the fetch request that names topics by id (KIP-516, Kafka 3.1); kafka-python asks for 12.
+FETCH_BY_ID_VERSION = 13
 
 
 class TopicWatch:
@@ -37,27 +34,23 @@ class TopicWatch:
         self._cluster: ClusterMetadata = consumer._cluster
         self._topic = topic
         self._admin = admin
-        self._id = self._cluster.topic_id(topic)
+        self._id: uuid.UUID | None = self._cluster.topic_id(topic)
+        if self._id is not None:
+            _fetch_by_id(consumer, topic, self._id)
 
     @property
     def topic_id(self) -> str:
         """The id, in its text form."""
         return str(self._id)
 
-    def check(self, *, delivering: bool) -> None:
+    def check(self) -> None:
         """Raise if the client has learned that the topic is another one; costs microseconds while nothing changes.
-
-        Parameters
-        ----------
-        delivering : records are about to be handed on, so what the client knows must be up to date
 
         Raises
         ------
         TopicError : the topic was deleted, or deleted and created anew
         BrokerUnavailable, AccessDenied : which of both it is cannot be asked
         """
-        if delivering and self._is_uncertain():
-            refresh(self._cluster, REFRESH_SECONDS)
         if self._cluster.topic_id(self._topic) != self._id:
             self.ask()
 
@@ -81,11 +74,6 @@ class TopicWatch:
                 "with a new [kafka] group_id and a new [topics] state, or delete the group's offsets and the state"
             )
 
-    def _is_uncertain(self) -> bool:
-        """Whether something made the client doubt what it knows, or it has not been able to ask for long."""
-        age_seconds = time.monotonic() - self._cluster._last_successful_refresh_ms / 1000
-        return bool(self._cluster.need_update) or age_seconds > STALE_SECONDS
-
 
 def find_topic_id(admin: KafkaAdminClient, topic: str) -> str | None:
     """Return the id of the topic of that name; None where there is none."""
@@ -103,3 +91,25 @@ def refresh(cluster: ClusterMetadata, timeout_seconds: float) -> bool:
     answered = threading.Event()
     cluster.request_update().add_both(lambda *_: answered.set())
     return answered.wait(timeout_seconds)
+
+
+def _fetch_by_id(consumer: KafkaConsumer, topic: str, topic_id: uuid.UUID) -> None:
+    """Make a consumer of one topic fetch by the topic's id, where the broker can; else it fetches by name as before."""
+    fetcher = consumer._fetcher
+    create, handle = fetcher._create_fetch_requests, fetcher._handle_fetch_response
+
+    def create_by_id() -> Any:
+        requests = create()
+        for request, _ in requests.values():
+            request._max_version = FETCH_BY_ID_VERSION
+            for asked in (*request.topics, *request.forgotten_topics_data):
+                asked.topic_id = topic_id
+        return requests
+
+    def handle_by_id(node_id: int, fetch_offsets: object, send_time: float, response: Any) -> None:
+        if response.API_VERSION >= FETCH_BY_ID_VERSION:
+            for answer in response.responses:
+                answer.topic = topic
+        handle(node_id, fetch_offsets, send_time, response)
+
+    fetcher._create_fetch_requests, fetcher._handle_fetch_response = create_by_id, handle_by_id

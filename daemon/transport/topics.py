@@ -34,6 +34,9 @@ RIGHTS = {
     "dead_letters": frozenset({"WRITE"}),
 }
 
+#: A tick may only appear in a new partition when there is a place for everything that it leads to.
+GROWTH_ORDER = ("state", "forecasts", "dead_letters", "ticks")
+
 
 @dataclass(frozen=True, slots=True)
 class TopicFacts:
@@ -103,9 +106,40 @@ def _unequal_partitions(facts: Mapping[str, TopicFacts]) -> Iterator[TickcastErr
         if ticks.partitions and topic.partitions and topic.partitions != ticks.partitions:
             yield TopicError(
                 f"topic {topic.name} has {_count(topic.partitions)}, but {ticks.name} has {ticks.partitions}: what a "
-                f"tick leads to keeps its partition; delete {topic.name} and run `tickcast topics create`, "
-                f"or set [topics] {role} to a new name"
+                f"tick leads to keeps its partition; {_remedy(role, topic, ticks.partitions)}"
             )
+    letters = facts["dead_letters"]
+    if ticks.partitions and letters.partitions and letters.partitions < ticks.partitions:
+        yield TopicError(
+            f"topic {letters.name} has {_count(letters.partitions)}, but {ticks.name} has {ticks.partitions}: a dead "
+            f"letter keeps its partition; {_remedy('dead_letters', letters, ticks.partitions)}"
+        )
+
+
+def find_growth_problems(facts: Mapping[str, TopicFacts], partitions: int) -> list[TickcastError]:
+    """Return why the topics cannot have `partitions` partitions.
+
+    Parameters
+    ----------
+    facts : role -> what the cluster says about its topic
+    """
+    return list(_denied(facts)) + list(_missing(facts)) + list(_larger(facts, partitions))
+
+
+def _larger(facts: Mapping[str, TopicFacts], partitions: int) -> Iterator[TickcastError]:
+    for role, topic in facts.items():
+        if topic.partitions and topic.partitions > partitions and role != "dead_letters":
+            yield TopicError(
+                f"topic {topic.name} has {_count(topic.partitions)} already, and Kafka takes none away; "
+                f"ask for {topic.partitions} or more"
+            )
+
+
+def _remedy(role: str, topic: TopicFacts, partitions: int) -> str:
+    """Say how `topic` gets as many partitions as the ticks have; Kafka adds partitions, but takes none away."""
+    if topic.partitions and topic.partitions < partitions:
+        return f"run `tickcast topics grow --partitions {partitions}`"
+    return f"delete {topic.name} and run `tickcast topics create`, or set [topics] {role} to a new name"
 
 
 def _small_dead_letters(facts: Mapping[str, TopicFacts]) -> Iterator[TickcastError]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from daemon.core.records import Message, Record
@@ -33,7 +33,7 @@ class Member:
         self.revoked += polled.revoked
         self.lost += polled.lost
         if self._start and polled.assigned:
-            for partition, offset in self.source.committed(polled.assigned).items():
+            for partition, offset in settled(self.source, polled.assigned).items():
                 self.source.start_at(partition, offset or 0)
         return polled
 
@@ -64,6 +64,14 @@ def turn_until(condition: Callable[[], bool], *members: Member, max_records: int
             assert time.monotonic() < deadline, [(m.source.assignment(), m.values[-3:]) for m in members]
             for member in members:
                 member.turn(max_records)
+
+
+def settled(source: Source, partitions: Sequence[int]) -> dict[int, int | None]:
+    """Return the committed offsets once no transaction holds any of them."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while set(offsets := source.committed(partitions)) < set(partitions):
+        assert time.monotonic() < deadline, offsets
+    return offsets
 
 
 def settle(*members: Member) -> None:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from daemon.errors import Fenced, TransactionFailed
-from tests.contract.members import Member, forecast, owning, settle, ticks, turn_until
+from tests.contract.members import Member, forecast, owning, settle, settled, ticks, turn_until
 from tests.contract.worlds import World
 
 
@@ -101,7 +101,7 @@ def test_of_two_processes_with_one_name_the_older_ends_and_the_newer_survives(wo
     newer_sink.commit(forecast("newer"), {0: 1}, newer.source.group_metadata())
 
     assert [record.value for record in world.read("forecasts")] == [b"newer"]
-    assert newer.source.committed([0]) == {0: 1}
+    assert settled(newer.source, [0]) == {0: 1}
 
 
 def test_the_older_process_does_not_take_the_newer_out_when_it_leaves(world: World) -> None:
@@ -116,11 +116,11 @@ def test_the_older_process_does_not_take_the_newer_out_when_it_leaves(world: Wor
 
 def test_only_the_older_of_two_processes_with_one_name_finds_its_place_taken(world: World) -> None:
     older = owning(world.source())
-    older.source.confirm_membership()
+    older.source.confirm()
     newer = owning(world.source())
-    newer.source.confirm_membership()
+    newer.source.confirm()
     with pytest.raises(Fenced):
-        older.source.confirm_membership()
+        older.source.confirm()
 
 
 def test_a_member_has_joined_once_it_knows_its_partitions(world: World) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 
 from daemon.core.records import Message
 from daemon.errors import TopicError
-from tests.contract.members import Member, owning, ticks, turn_until
+from tests.contract.members import Member, owning, settled, ticks, turn_until
 from tests.contract.worlds import World
 
 
@@ -140,6 +141,64 @@ def test_a_position_outside_the_log_is_an_error_and_not_a_jump(world: World, off
 
 def test_nothing_is_committed_at_first(world: World) -> None:
     assert owning(world.source()).source.committed([0, 3]) == {0: None, 3: None}
+
+
+def test_an_offset_that_an_open_transaction_holds_is_left_out_until_it_ends(world: World) -> None:
+    source = owning(world.source()).source
+    end = world.hang("0", Message(0, b"A", b"pending"), {0: 9}, source.group_metadata())
+    start = time.monotonic()
+    assert source.committed([0, 1, 3]) == {1: None, 3: None}
+    assert time.monotonic() - start < 1, "live partitions wait meanwhile"
+    end(committed=True)
+    assert settled(source, [0, 1, 3]) == {0: 9, 1: None, 3: None}
+    end = world.hang("0", Message(0, b"A", b"never"), {0: 11, 1: 4}, source.group_metadata())
+    assert source.committed([3, 0, 1]) == {3: None}
+    end(committed=False)
+    assert settled(source, [0, 1]) == {0: 9, 1: None}
+
+
+def test_offsets_of_no_partitions_are_none(world: World) -> None:
+    assert owning(world.source()).source.committed([]) == {}
+
+
+def test_the_id_of_the_topic_stays_while_the_topic_does(world: World) -> None:
+    source = owning(world.source()).source
+    source.confirm()
+    assert source.topic_id()
+    assert source.topic_id() == world.source("1").topic_id()
+
+
+def test_a_topic_created_anew_is_found_out_by_whoever_asks_and_has_another_id(world: World) -> None:
+    source = owning(world.source()).source
+    before = source.topic_id()
+    world.recreate()
+    with pytest.raises(TopicError, match="created anew"):
+        source.confirm()
+    assert world.source("1").topic_id() != before
+
+
+def test_nothing_is_delivered_from_a_topic_created_anew(world: World) -> None:
+    world.produce(ticks(0, *map(str, range(5))) + ticks(1, *map(str, range(5))))
+    member = owning(world.source())
+    turn_until(lambda: len(member.records) == 10, member)
+    world.recreate()
+    world.produce([tick for partition in range(4) for tick in ticks(partition, *["new"] * 20)])
+    with pytest.raises(TopicError, match="created anew"):
+        turn_until(lambda: len(member.records) > 10, member)
+    assert len(member.records) == 10
+
+
+def test_partitions_added_to_the_topic_are_assigned_and_read(world: World) -> None:
+    member = owning(world.source())
+    world.produce(ticks(0, "before"))
+    turn_until(lambda: len(member.records) == 1, member)
+    world.grow(6)
+    world.produce(ticks(0, "after") + ticks(5, "new"))
+    turn_until(lambda: len(member.records) == 3, member)
+    assert sorted(member.values) == [(0, b"after"), (0, b"before"), (5, b"new")]
+    assert member.assigned[4:] == [4, 5]
+    assert not member.revoked
+    assert not member.lost
 
 
 def test_a_closed_source_has_left_no_trace_on_the_next_one(world: World) -> None:

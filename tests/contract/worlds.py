@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Literal, Protocol
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -10,13 +11,15 @@ from kafka.admin import MemberToRemove
 from kafka.structs import OffsetAndMetadata
 
 from daemon.core.records import Message, Record
+from daemon.transport.admin import grow_topics
 from daemon.transport.connection import Connection, transactional_id
+from daemon.transport.kafka_reader import KafkaReader
 from daemon.transport.kafka_sink import KafkaSink
 from daemon.transport.kafka_source import KafkaSource
-from daemon.transport.memory import MemorySink, MemorySource
+from daemon.transport.memory import MemoryReader, MemorySink, MemorySource
 from daemon.transport.memory_group import Membership
 from daemon.transport.memory_log import MemoryLog
-from daemon.transport.port import Role, Sink, Source
+from daemon.transport.port import Readable, Reader, Role, Sink, Source
 from tests.kafka_fixture import make_topics
 
 PARTITIONS = 4
@@ -25,11 +28,18 @@ GROUP = "group"
 Isolation = Literal["read_committed", "read_uncommitted"]
 
 
+class End(Protocol):
+    """Ends an open transaction."""
+
+    def __call__(self, *, committed: bool) -> None: ...
+
+
 class World(Protocol):
     """A cluster of one test, with empty topics."""
 
     def source(self, instance: str = "0") -> Source: ...
     def sink(self, instance: str = "0") -> Sink: ...
+    def reader(self) -> Reader: ...
     def produce(self, messages: Iterable[Message]) -> None:
         """Write ticks outside any transaction."""
         ...
@@ -38,7 +48,11 @@ class World(Protocol):
         """Write ticks in a transaction and end it."""
         ...
 
-    def hang(self, instance: str, message: Message, offsets: dict[int, int], group_metadata: object) -> None:
+    def begin(self, topic: Readable, messages: Iterable[Message]) -> End:
+        """Write records in somebody else's transaction, and leave it open until the function returned is called."""
+        ...
+
+    def hang(self, instance: str, message: Message, offsets: dict[int, int], group_metadata: object) -> End:
         """Leave a transaction of this instance open, as a killed process does."""
         ...
 
@@ -52,6 +66,14 @@ class World(Protocol):
 
     def trim(self, partition: int, first: int) -> None:
         """Delete the ticks of a partition before the offset `first`."""
+        ...
+
+    def recreate(self) -> None:
+        """Delete the topic of the ticks and create it anew, empty."""
+        ...
+
+    def grow(self, partitions: int) -> None:
+        """Add partitions to every topic."""
         ...
 
     def close(self) -> None: ...
@@ -69,23 +91,30 @@ class MemoryWorld:
     def sink(self, instance: str = "0") -> Sink:
         return MemorySink(self.log, group_id=GROUP, instance_id=instance)
 
+    def reader(self) -> Reader:
+        return MemoryReader(self.log)
+
     def produce(self, messages: Iterable[Message]) -> None:
         for message in messages:
             self.log.produce(message.partition, message.key, message.value, message.headers)
 
     def produce_transaction(self, messages: Iterable[Message], *, committed: bool) -> None:
-        claim = self.log.claim("market")
+        self.begin("ticks", messages)(committed=committed)
+
+    def begin(self, topic: Readable, messages: Iterable[Message]) -> End:
+        claim = self.log.claim("somebody")
         self.log.begin(claim)
         for message in messages:
-            self.log.append(claim, "ticks", message)
-        self.log.end(claim, committed=committed)
+            self.log.append(claim, topic, message)
+        return partial(self.log.end, claim)
 
-    def hang(self, instance: str, message: Message, offsets: dict[int, int], group_metadata: object) -> None:
+    def hang(self, instance: str, message: Message, offsets: dict[int, int], group_metadata: object) -> End:
         assert isinstance(group_metadata, Membership)
         claim = self.log.claim(transactional_id(GROUP, instance))
         self.log.begin(claim)
         self.log.append(claim, "forecasts", message)
         self.log.add_offsets(claim, group_metadata, offsets)
+        return partial(self.log.end, claim)
 
     def read(self, role: Role, isolation: Isolation = "read_committed") -> list[Record]:
         return list(self.log.read(role, isolation))
@@ -95,6 +124,12 @@ class MemoryWorld:
 
     def trim(self, partition: int, first: int) -> None:
         self.log.trim("ticks", partition, first)
+
+    def recreate(self) -> None:
+        self.log.recreate("ticks")
+
+    def grow(self, partitions: int) -> None:
+        self.log.grow(partitions)
 
     def close(self) -> None:
         pass
@@ -133,36 +168,39 @@ class KafkaWorld:
         self._close.append(sink.close)
         return sink
 
+    def reader(self) -> Reader:
+        names: dict[Readable, str] = {"ticks": self.topics.ticks, "state": self.topics.state}
+        reader = KafkaReader(self._connection, names, timeout_seconds=5)
+        self._close.append(reader.close)
+        return reader
+
     def produce(self, messages: Iterable[Message]) -> None:
         producer = self._producer()
         self._send(producer, messages)
         producer.flush(10)
 
     def produce_transaction(self, messages: Iterable[Message], *, committed: bool) -> None:
-        producer = self._producer(transactional_id=f"market-{self.group}")
-        producer.init_transactions()
-        producer.begin_transaction()
-        self._send(producer, messages)
-        producer.flush(10)
-        if committed:
-            producer.commit_transaction()
-        else:
-            producer.abort_transaction()
+        self.begin("ticks", messages)(committed=committed)
 
-    def hang(self, instance: str, message: Message, offsets: dict[int, int], group_metadata: object) -> None:
-        producer = self._producer(transactional_id=transactional_id(self.group, instance))
-        producer.init_transactions()
-        producer.begin_transaction()
-        producer.send(self.topics.forecasts, message.value, message.key, partition=message.partition)
+    def begin(self, topic: Readable, messages: Iterable[Message]) -> End:
+        producer = self._begin(f"somebody-{self.group}")
+        self._send(producer, messages, topic)
+        producer.flush(10)
+        return partial(_end, producer)
+
+    def hang(self, instance: str, message: Message, offsets: dict[int, int], group_metadata: object) -> End:
+        producer = self._begin(transactional_id(self.group, instance))
+        self._send(producer, [message], "forecasts")
         producer.flush(10)
         positions = {TopicPartition(self.topics.ticks, p): OffsetAndMetadata(at, "", -1) for p, at in offsets.items()}
         producer.send_offsets_to_transaction(positions, group_metadata)
+        return partial(_end, producer)
 
     def read(self, role: Role, isolation: Isolation = "read_committed") -> list[Record]:
         topic = getattr(self.topics, role)
         consumer = KafkaConsumer(isolation_level=isolation, auto_offset_reset="earliest", **self._options())
         try:
-            partitions = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
+            partitions = [TopicPartition(topic, partition) for partition in consumer.partitions_for_topic(topic)]
             consumer.assign(partitions)
             ends = consumer.end_offsets(partitions)
             records: list[Record] = []
@@ -183,6 +221,23 @@ class KafkaWorld:
         admin.delete_records({TopicPartition(self.topics.ticks, partition): first})
         admin.close()
 
+    def recreate(self) -> None:
+        self.delete_ticks()
+        admin = KafkaAdminClient(**self._options())
+        admin.create_topics({self.topics.ticks: {"num_partitions": PARTITIONS}}, wait_for_metadata=True)
+        admin.close()
+
+    def delete_ticks(self) -> None:
+        """Delete the topic of the ticks; it is gone on return."""
+        admin = KafkaAdminClient(**self._options())
+        admin.delete_topics([self.topics.ticks])
+        while self.topics.ticks in admin.list_topics():
+            pass
+        admin.close()
+
+    def grow(self, partitions: int) -> None:
+        list(grow_topics(self._connection, self.topics, partitions))
+
     def close(self) -> None:
         for close in reversed(self._close):
             close()
@@ -195,6 +250,20 @@ class KafkaWorld:
         self._close.append(lambda: producer.close(timeout=5))
         return producer
 
-    def _send(self, producer: KafkaProducer, messages: Iterable[Message]) -> None:
+    def _begin(self, writer: str) -> KafkaProducer:
+        producer = self._producer(transactional_id=writer)
+        producer.init_transactions()
+        producer.begin_transaction()
+        return producer
+
+    def _send(self, producer: KafkaProducer, messages: Iterable[Message], role: Role | Readable = "ticks") -> None:
+        topic = getattr(self.topics, role)
         for m in messages:
-            producer.send(self.topics.ticks, m.value, m.key, headers=list(m.headers), partition=m.partition)
+            producer.send(topic, m.value, m.key, headers=list(m.headers), partition=m.partition)
+
+
+def _end(producer: KafkaProducer, *, committed: bool) -> None:
+    if committed:
+        producer.commit_transaction()
+    else:
+        producer.abort_transaction()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import MessageSizeTooLargeError
 
 from daemon.core.records import Message
 from daemon.errors import TopicError, TransactionFailed
@@ -15,8 +17,10 @@ from daemon.transport.connection import Connection
 from daemon.transport.kafka_sink import KafkaSink
 from daemon.transport.kafka_source import KafkaSource
 from daemon.transport.port import Outgoing
-from tests.contract.members import Member, forecast, owning, settle, turn_until
-from tests.contract.worlds import KafkaWorld
+from daemon.transport.topics import DEFAULT_MESSAGE_BYTES
+from tests.contract.members import PATIENCE_SECONDS, Member, forecast, owning, settle, settled, turn_until
+from tests.contract.test_reader_contract import read_until
+from tests.contract.worlds import PARTITIONS, KafkaWorld
 from tests.integration.interrupted import Interrupted, wait_for_end
 
 pytestmark = pytest.mark.kafka
@@ -78,7 +82,7 @@ def test_offsets_of_an_aborted_transaction_do_not_leak_into_the_next(world: Kafk
     with pytest.raises(TransactionFailed):
         sink.commit(forecast("stale"), {0: 5, 1: 5}, stale)
     sink.commit(forecast("good"), {1: 7}, first.source.group_metadata())
-    assert first.source.committed([0, 1]) == {0: None, 1: 7}
+    assert settled(first.source, [0, 1]) == {0: None, 1: 7}
     assert [record.value for record in world.read("forecasts")] == [b"good"]
 
 
@@ -91,7 +95,7 @@ def test_a_record_too_large_for_its_topic_fails_the_whole_transaction_for_good(w
             Outgoing({"forecasts": [Message(0, b"key", b"small"), large]}), {0: 1, 1: 1}, source.group_metadata()
         )
     assert world.read("forecasts") == []
-    assert source.committed([0, 1]) == {0: None, 1: None}
+    assert settled(source, [0, 1]) == {0: None, 1: None}
     sink.commit(forecast("good"), {0: 2}, source.group_metadata())
     assert [record.value for record in world.read("forecasts")] == [b"good"]
 
@@ -110,6 +114,31 @@ def test_a_record_larger_than_the_clients_default_request_is_written_where_the_t
     assert [record.value for record in world.read("dead_letters")] == [letter.value]
 
 
+def write_tick(kafka: str, world: KafkaWorld, value: bytes) -> None:
+    """Write one large tick, by a producer of its own: after a refusal the client's next record is refused too."""
+    producer = KafkaProducer(bootstrap_servers=kafka, max_request_size=2 * DEFAULT_MESSAGE_BYTES)
+    try:
+        producer.send(world.topics.ticks, value, b"key", partition=0).get(30)
+    finally:
+        producer.close(timeout=5)
+
+
+def test_the_largest_value_that_the_ticks_take_fits_into_the_dead_letters_with_its_headers(
+    kafka: str, world: KafkaWorld
+) -> None:
+    value = os.urandom(DEFAULT_MESSAGE_BYTES - 75)  # the rest: the key, and what batch and record say of themselves
+    with pytest.raises(MessageSizeTooLargeError):
+        write_tick(kafka, world, value + b"!")
+    write_tick(kafka, world, value)
+    member, sink = owning(world.source()), world.sink()
+    sink.open()
+    turn_until(lambda: bool(member.records), member)
+    headers = [(name, b"x" * 100) for name in ("topic", "partition", "offset", "timestamp", "reason", "detail")]
+    letter = Message(0, member.records[0].key, member.records[0].value, headers)
+    sink.commit(Outgoing({"dead_letters": [letter]}), {0: 1}, member.source.group_metadata())
+    assert [record.value for record in world.read("dead_letters")] == [value]
+
+
 def test_a_message_without_key_and_value_is_written_as_an_empty_value(world: KafkaWorld) -> None:
     source, sink = owning(world.source()).source, world.sink()
     sink.open()
@@ -125,6 +154,72 @@ def test_a_partition_that_the_output_topic_lacks_is_a_fault_of_the_topic(world: 
     with pytest.raises(TopicError, match="partition 7"):
         sink.commit(forecast("a", partition=7), {0: 1}, source.group_metadata())
     assert world.read("forecasts") == []
+
+
+def test_partitions_added_after_a_sink_was_opened_are_written_at_once(world: KafkaWorld) -> None:
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    sink.commit(forecast("before"), {0: 1}, source.group_metadata())
+    world.grow(PARTITIONS + 2)
+    sink.commit(forecast("new", partition=5), {5: 1}, source.group_metadata())
+    assert settled(source, [5]) == {5: 1}
+    assert [record.value for record in world.read("forecasts")] == [b"before", b"new"]
+
+
+def test_an_answer_of_the_group_that_arrives_between_two_polls_is_not_lost(world: KafkaWorld) -> None:
+    source = world.source()
+    assert isinstance(source, KafkaSource)
+    member = owning(source)
+    world.grow(PARTITIONS + 2)
+    coordinator = source._consumer._coordinator
+    await_that(coordinator.need_rejoin)  # the growth has been noticed
+    coordinator.poll(timeout_ms=0)  # asks to join, and does not wait
+    await_that(lambda: coordinator._join_task.is_done)
+    turn_until(lambda: len(source.assignment()) == PARTITIONS + 2, member)
+    assert source.joined
+    assert not member.revoked
+    assert not member.lost
+
+
+def await_that(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+
+
+def test_a_deleted_topic_is_said_in_one_line_and_nothing_spins(world: KafkaWorld) -> None:
+    member = owning(world.source())
+    world.produce([Message(0, b"key", b"tick")])
+    turn_until(lambda: bool(member.records), member)
+    world.delete_ticks()
+    cpu_seconds = time.process_time()
+    with pytest.raises(TopicError, match=rf"{world.topics.ticks} was deleted; .*topics create") as raised:
+        turn_until(lambda: False, member)
+    assert time.process_time() - cpu_seconds < 1
+    assert "\n" not in str(raised.value)
+    with pytest.raises(TopicError, match=rf"{world.topics.ticks} was deleted"):
+        member.source.confirm()
+    with pytest.raises(TopicError, match=rf"no {world.topics.ticks}-0"):
+        world.reader().read("ticks", 0, 0, 10, 10)
+
+
+def test_a_reader_hears_that_its_topic_was_deleted_while_it_waited(world: KafkaWorld) -> None:
+    reader = world.reader()
+    reader.read("ticks", 0, 0, 0.1, 10)
+    world.delete_ticks()
+    with pytest.raises(TopicError, match=rf"no {world.topics.ticks}-0"):
+        read_until(reader, "ticks", 0, 0, 1)
+
+
+def test_a_topic_created_anew_while_the_loop_was_busy_is_not_read_on(world: KafkaWorld) -> None:
+    member = owning(world.source())
+    world.produce([Message(0, b"key", b"old %d" % n) for n in range(100)])
+    turn_until(lambda: len(member.records) >= 40, member, max_records=40)  # the client has the rest already
+    world.recreate()
+    world.produce([Message(0, b"key", b"new %d" % n) for n in range(200)])
+    with pytest.raises(TopicError, match="created anew"):
+        turn_until(lambda: False, member)
+    assert not [record for record in member.records if (record.value or b"").startswith(b"new")]
 
 
 def test_a_missing_topic_is_named_and_not_created(

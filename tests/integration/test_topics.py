@@ -19,7 +19,7 @@ from daemon.config import KafkaSettings, SecuritySettings, Settings, TopicSettin
 from daemon.dev.broker import free_port, start_broker
 from daemon.dev.broker_properties import HOST
 from daemon.errors import AccessDenied, BrokerUnavailable, TickcastError, TopicError
-from daemon.transport.admin import create_topics, examine, preflight
+from daemon.transport.admin import create_topics, examine, grow_topics, preflight
 from daemon.transport.connection import Connection
 from daemon.transport.group import read_group
 from tests.kafka_fixture import make_topics, topic_names
@@ -87,6 +87,48 @@ def test_other_partition_counts_than_those_of_the_ticks_are_refused(kafka: str, 
         create_topics(Connection(kafka), topics)
     with pytest.raises(TopicError, match=rf"{getattr(topics, role)} has 1 partition, but {topics.ticks} has 4"):
         preflight(Connection(kafka), settings_for(topics))
+
+
+def test_more_partitions_than_those_of_the_ticks_cannot_be_taken_away(kafka: str, admin: KafkaAdminClient):
+    topics = topic_names("shrink")
+    create(admin, topics.ticks, 1)
+    create(admin, topics.state, 2, cleanup_policy="compact")
+    with pytest.raises(TopicError, match=rf"{topics.state} has 2 .* delete {topics.state} and run"):
+        create_topics(Connection(kafka), topics)
+
+
+def test_fewer_partitions_than_those_of_the_ticks_can_grow(kafka: str, admin: KafkaAdminClient):
+    connection, topics = Connection(kafka), topic_names("uneven")
+    create(admin, topics.ticks, 3)
+    for name in (topics.state, topics.forecasts, topics.dead_letters):
+        create(admin, name, 2, cleanup_policy="compact" if name == topics.state else "delete")
+    _, problems = examine(connection, settings_for(topics))
+    assert len([p for p in problems if "run `tickcast topics grow --partitions 3`" in str(p)]) == 3
+    list(grow_topics(connection, topics, 3))
+    assert preflight(connection, settings_for(topics))["ticks"].partitions == 3
+
+
+def test_growing_makes_room_before_the_ticks_come_and_goes_on_where_it_was_stopped(kafka: str):
+    connection, topics = Connection(kafka), make_topics(kafka, "grow", partitions=2)
+    steps = grow_topics(connection, topics, 5)
+    assert next(steps) == f"{topics.state} grew from 2 to 5 partitions"
+    steps.close()
+    assert list(grow_topics(connection, topics, 5)) == [
+        f"{topics.state} has 5 partitions already",
+        f"{topics.forecasts} grew from 2 to 5 partitions",
+        f"{topics.dead_letters} grew from 2 to 5 partitions",
+        f"{topics.ticks} grew from 2 to 5 partitions",
+    ]
+    facts = preflight(connection, settings_for(topics))
+    assert {topic.partitions for topic in facts.values()} == {5}
+
+
+def test_topics_do_not_shrink(kafka: str):
+    connection, topics = Connection(kafka), make_topics(kafka, "shrinking", partitions=3)
+    with pytest.raises(TopicError, match="has 3 partitions already, and Kafka takes none away"):
+        list(grow_topics(connection, topics, 2))
+    with pytest.raises(TopicError, match="does not exist"):
+        list(grow_topics(connection, topic_names("nothing"), 2))
 
 
 def test_dead_letters_too_small_for_a_tick_and_a_state_that_is_deleted_by_age_are_refused(
@@ -233,6 +275,9 @@ def test_commands_create_check_and_show_topics(kafka: str, tmp_path: Path):
         created = tickcast("topics", "create", "--config", str(config), "--partitions", "2")
         assert created.returncode == 0, created.stderr
         assert created.stdout.splitlines() == [f"{name} {verb}" for name in topics.model_dump().values()]
+    grown = tickcast("topics", "grow", "--config", str(config), "--partitions", "2")
+    assert (grown.returncode, grown.stdout.count("has 2 partitions already")) == (0, 4), grown.stderr
+    assert tickcast("topics", "grow", "--config", str(config), "--partitions", "1").returncode == TopicError.exit_code
     found = json.loads(tickcast("topics", "check", "--config", str(config), "--json").stdout)
     assert found["problems"] == []
     assert {role: (topic["name"], topic["partitions"]) for role, topic in found["topics"].items()} == {

@@ -15,12 +15,13 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
 from daemon.dev.broker import Broker, free_port, start_broker
-from daemon.errors import AccessDenied, BrokerUnavailable, TransactionFailed
+from daemon.errors import AccessDenied, BrokerUnavailable, TopicError, TransactionFailed
 from daemon.transport.connection import Connection
+from daemon.transport.kafka_reader import KafkaReader
 from daemon.transport.kafka_sink import KafkaSink
 from daemon.transport.kafka_source import KafkaSource
 from daemon.transport.port import Outgoing
-from tests.contract.members import Member, forecast, owning, ticks, turn_until
+from tests.contract.members import Member, forecast, owning, settled, ticks, turn_until
 from tests.contract.worlds import KafkaWorld
 from tests.integration.interrupted import Interrupted, wait_for_end
 
@@ -57,7 +58,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         "kafka_sink.ABORT_TIMEOUT_SECONDS": 1.0,
         "kafka_sink.CLOSE_TIMEOUT_SECONDS": 1.0,
         "kafka_source.REQUEST_TIMEOUT_SECONDS": 1.0,
-        "kafka_source.COMMITTED_TIMEOUT_SECONDS": 1.0,
         "kafka_source.CLOSE_TIMEOUT_SECONDS": 1.0,
     }.items():
         monkeypatch.setattr(f"daemon.transport.{name}", seconds)
@@ -95,7 +95,7 @@ def test_a_record_that_cannot_be_delivered_fails_the_transaction_and_nothing_of_
         assert seconds_of(fail) < 8
     sink.commit(forecast("second"), {0: 3}, source.group_metadata())
     assert [record.value for record in world.read("forecasts")] == [b"first", b"second"]
-    assert source.committed([0]) == {0: 3}
+    assert settled(source, [0]) == {0: 3}
 
 
 @pytest.mark.usefixtures("impatient")
@@ -125,7 +125,7 @@ def test_a_record_that_expired_fails_the_transaction_although_the_client_would_c
     monkeypatch.undo()
     sink.open()
     assert world.read("forecasts") == []
-    assert source.committed([0]) == {0: None}
+    assert settled(source, [0]) == {0: None}
 
 
 @pytest.mark.usefixtures("impatient")
@@ -157,7 +157,7 @@ def test_a_call_that_never_returns_is_abandoned(
     sink.open()  # settles it: the request that was on its way is answered or fenced
     survived = [record.value for record in world.read("forecasts")]
     assert survived in ([], [b"unknown"])
-    assert source.committed([0]) == {0: 2 if survived else None}
+    assert settled(source, [0]) == {0: 2 if survived else None}
     sink.commit(forecast("good"), {0: 3}, source.group_metadata())
     assert [record.value for record in world.read("forecasts")] == [*survived, b"good"]
 
@@ -169,13 +169,43 @@ def test_a_frozen_broker_holds_up_no_call_of_a_source(broker: Broker, world: Kaf
     turn_until(lambda: bool(member.records), member)
     with frozen(broker):
         assert seconds_of(member.turn) < 2
-        with pytest.raises(BrokerUnavailable):
-            member.source.committed([0])
+        committed: dict[int, int | None] = {}
+        assert seconds_of(lambda: committed.update(member.source.committed([0, 1]))) < 1
+        assert committed == {}, "not settled, so left out"
         with pytest.raises(BrokerUnavailable):
             member.source.bounds([0])
+        with pytest.raises(BrokerUnavailable, match="group"):
+            member.source.confirm()
     world.produce(ticks(0, "b"))
     turn_until(lambda: len(member.records) == 2, member)
     assert not member.lost
+    assert settled(member.source, [0]) == {0: None}
+    member.source.confirm()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_frozen_broker_holds_up_no_reader_and_the_next_call_goes_on(broker: Broker, world: KafkaWorld) -> None:
+    world.produce(ticks(0, "a"))
+    reader = KafkaReader(Connection(broker.bootstrap), {"ticks": world.topics.ticks}, timeout_seconds=1)
+    assert [record.value for record in reader.read("ticks", 0, 0, 10, 10)[0]] == [b"a"]
+    before = threading.active_count()
+
+    def fail() -> None:
+        with pytest.raises(BrokerUnavailable):
+            reader.bounds("ticks", 0)
+        with pytest.raises(BrokerUnavailable):
+            again(lambda: reader.read("ticks", 0, 1, 0.1, 10))
+
+    with frozen(broker):
+        assert seconds_of(fail) < 10
+        assert seconds_of(reader.close) < 3
+    world.produce(ticks(0, "b"))
+    records, offset = reader.read("ticks", 0, 1, 10, 10)
+    assert ([record.value for record in records], offset) == ([b"b"], 2)
+    reader.close()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before:
+        assert time.monotonic() < deadline, threading.enumerate()
 
 
 @pytest.mark.usefixtures("impatient")
@@ -230,7 +260,7 @@ def deny(broker: Broker, kind: ResourceType, name: str, operation: ACLOperation)
 
 
 def again(call: Callable[[], object]) -> None:
-    """Call until it raises: a new rule takes a moment to reach the broker's authorizer."""
+    """Call until it raises: what was changed takes a moment to be noticed."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         call()
@@ -258,8 +288,30 @@ def test_no_right_to_read_ticks(broker: Broker, world: KafkaWorld) -> None:
         again(member.turn)
 
 
+def test_no_right_to_read_the_state(broker: Broker, world: KafkaWorld) -> None:
+    reader = world.reader()
+    world.begin("state", ticks(0, "a"))(committed=True)
+    deny(broker, ResourceType.TOPIC, world.topics.state, ACLOperation.READ)
+    with pytest.raises(AccessDenied, match="TopicAuthorization"):
+        again(lambda: reader.read("state", 0, 0, 0.2, 1))
+
+
+def test_no_right_to_see_the_state(broker: Broker, world: KafkaWorld) -> None:
+    reader = world.reader()
+    deny(broker, ResourceType.TOPIC, world.topics.state, ACLOperation.DESCRIBE)
+    with pytest.raises((AccessDenied, TopicError), match="right"):
+        again(lambda: reader.bounds("state", 0))
+
+
+def test_no_right_to_committed_offsets(broker: Broker, world: KafkaWorld) -> None:
+    source = owning(world.source()).source
+    deny(broker, ResourceType.GROUP, world.group, ACLOperation.DESCRIBE)
+    deny(broker, ResourceType.GROUP, world.group, ACLOperation.READ)
+    with pytest.raises(AccessDenied, match="GroupAuthorization"):
+        again(lambda: source.committed([0]))
+
+
 def test_no_right_to_the_group(broker: Broker, world: KafkaWorld) -> None:
     deny(broker, ResourceType.GROUP, world.group, ACLOperation.READ)
-    member = Member(world.source())
     with pytest.raises(AccessDenied, match="GroupAuthorization"):
-        again(member.turn)
+        again(lambda: Member(world.source()).turn())  # a member that had joined before would not hear of it
