@@ -36,6 +36,12 @@ class Stored:
                 if value is not None:
                     self.values[key] = value
 
+    def records(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield key and value of everything, the marker last."""
+        yield from self.values.items()
+        if self._marker is not None:
+            yield markers.KEY, self._marker
+
     def marker(self) -> Marker | None:
         """Return the newest marker; None where there is none.
 

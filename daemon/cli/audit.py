@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from daemon.audit import Window
-    from daemon.audit_start import Setting
     from daemon.config import Settings
     from daemon.core.marker import Marker
-    from daemon.state_export import Export
+    from daemon.tools.audit import Window
+    from daemon.tools.audit_start import Setting
+    from daemon.tools.state_export import Export
+    from daemon.tools.verdict import Findings
     from daemon.transport.connection import Connection
     from daemon.transport.port import Readable, Reader
-    from daemon.verdict import Findings
 
 #: Seconds between two plain lines of progress where no terminal is.
 PLAIN_SECONDS = 5.0
@@ -76,8 +76,8 @@ def audit(
     Example: tickcast audit --config tickcast.toml --from 2024-08-08T09:00:00Z
     """
     from daemon.cli.topics import load
-    from daemon.state_export import read_export
-    from daemon.verdict import total
+    from daemon.tools.state_export import read_export
+    from daemon.tools.verdict import total
 
     window = _window(begin, end)
     settings = load(config, bootstrap_servers)
@@ -108,8 +108,8 @@ def _audit(
 ) -> list[Findings]:
     """Judge one partition after the other."""
     from daemon.assembly import build_engine, tick_decoder
-    from daemon.audit import Logs, audit_partition
-    from daemon.published import TopicLog
+    from daemon.tools.audit import Logs, audit_partition
+    from daemon.tools.published import TopicLog
     from daemon.transport.connection import Connection
     from daemon.transport.kafka_reader import KafkaReader
 
@@ -117,16 +117,15 @@ def _audit(
     engine, decoder = build_engine(settings), tick_decoder(settings)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 20)
-    # One consumer a topic: one that went back and forth would throw away what it fetched ahead. Each knows its topic
-    # under the name that the port has for what is read.
+    # One consumer a topic: one that went back and forth would throw away what it fetched ahead.
     named: list[dict[Readable, str]] = [
         {"ticks": topics.ticks, "state": topics.state},
-        {"ticks": topics.forecasts},
-        {"ticks": topics.dead_letters},
+        {"forecasts": topics.forecasts},
+        {"dead_letters": topics.dead_letters},
     ]
     wait = settings.kafka.broker_timeout_seconds
     ticks, forecasts, letters = readers = [KafkaReader(connection, names, timeout_seconds=wait) for names in named]
-    outcomes = {"forecast": TopicLog(forecasts, "ticks"), "dead_letter": TopicLog(letters, "ticks")}
+    outcomes = {"forecast": TopicLog(forecasts, "forecasts"), "dead_letter": TopicLog(letters, "dead_letters")}
     logs = Logs(TopicLog(ticks, "ticks"), outcomes, topics.ticks)  # type: ignore[arg-type]
     try:
         return [
@@ -147,8 +146,8 @@ def _known(
     export: Export | None,
 ) -> Iterator[Setting]:
     """Yield what is known of each partition; the committed offsets first, since outcomes go on being published."""
-    from daemon.audit_start import Setting
     from daemon.errors import SettingsError
+    from daemon.tools.audit_start import Setting
     from daemon.transport.admin_line import AdminLine
     from daemon.transport.group import read_group
     from daemon.transport.kafka_topic import find_topic_id
@@ -179,7 +178,7 @@ def _known(
 def _marker(reader: Reader, partition: int) -> Marker | None:
     from daemon.core.marker import MarkerError
     from daemon.errors import TopicError
-    from daemon.state_topic import newest_marker
+    from daemon.tools.state_topic import newest_marker
 
     try:
         return newest_marker(reader, partition)
@@ -190,8 +189,8 @@ def _marker(reader: Reader, partition: int) -> Marker | None:
 
 
 def _window(begin: str | None, end: str | None) -> Window:
-    from daemon.audit import Window
-    from daemon.published import NO_END
+    from daemon.tools.audit import Window
+    from daemon.tools.published import NO_END
 
     from_offset, from_ms = _bound(begin, "--from")
     to_offset, to_ms = _bound(end, "--to")

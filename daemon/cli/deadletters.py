@@ -20,9 +20,9 @@ from daemon.cli.topics import ConfigFile, Servers, load
 if TYPE_CHECKING:
     from daemon.config import Settings
     from daemon.core.records import Message
-    from daemon.dead_letters import Letter, LetterBox
-    from daemon.retrial import Outcome
     from daemon.stored import Stored
+    from daemon.tools.dead_letters import Letter, LetterBox
+    from daemon.tools.retrial import Outcome
     from daemon.transport.connection import Connection
     from daemon.transport.group import PartitionStatus
     from daemon.transport.kafka_writer import KafkaWriter
@@ -50,8 +50,8 @@ def show(
 
     Example: tickcast deadletters show --reason late --limit 10 --config tickcast.toml
     """
-    from daemon.dead_letters import FOREIGN
     from daemon.errors import SettingsError
+    from daemon.tools.dead_letters import FOREIGN
     from schemas import Reason
 
     known = [*(each.value for each in Reason), FOREIGN]
@@ -93,7 +93,7 @@ def replay(
     """
     from daemon.assembly import tick_decoder
     from daemon.model.bundle import Bundle
-    from daemon.retrial import Court, Outcome, intake_of, retry
+    from daemon.tools.retrial import Court, Outcome, intake_of, retry
 
     outcome = Outcome()
     with _letters(config, bootstrap_servers) as opened, _writing(opened, dry_run=dry_run) as outbox:
@@ -134,14 +134,14 @@ class _Opened:
         return read_group(self.connection, self.group_id, self.settings.topics.dead_letters).partitions
 
     def stored(self, partition: int) -> Stored:
-        from daemon.state_topic import read_stored
+        from daemon.tools.state_topic import read_stored
 
         return read_stored(self.reader, partition)
 
 
 @contextmanager
 def _letters(config: Path | None, bootstrap_servers: str | None) -> Iterator[_Opened]:
-    from daemon.dead_letters import LetterBox
+    from daemon.tools.dead_letters import LetterBox
     from daemon.transport.connection import Connection
     from daemon.transport.group import read_group
     from daemon.transport.kafka_reader import KafkaReader
@@ -150,9 +150,9 @@ def _letters(config: Path | None, bootstrap_servers: str | None) -> Iterator[_Op
     connection, topics = Connection.from_settings(settings.kafka), settings.topics
     rows = read_group(connection, f"{settings.kafka.group_id}.deadletters", topics.dead_letters).partitions
     # What this reader takes for ticks are the letters; the ticks themselves nobody asks for here.
-    reader = KafkaReader(connection, topics={"ticks": topics.dead_letters, "state": topics.state})
+    reader = KafkaReader(connection, topics={"dead_letters": topics.dead_letters, "state": topics.state})
     try:
-        yield _Opened(settings, connection, reader, LetterBox(reader, "ticks"), rows)
+        yield _Opened(settings, connection, reader, LetterBox(reader), rows)
     finally:
         reader.close()
 

@@ -16,9 +16,9 @@ from daemon.cli.topics import ConfigFile, Servers, load
 
 if TYPE_CHECKING:
     from daemon.config import Settings
-    from daemon.state_reset import ResetPlan
-    from daemon.state_view import InstrumentRow, PartitionRow
     from daemon.stored import Stored
+    from daemon.tools.state_reset import ResetPlan
+    from daemon.tools.state_view import InstrumentRow, PartitionRow
     from daemon.transport.connection import Connection
     from daemon.transport.group import GroupStatus
 
@@ -50,7 +50,7 @@ def list_states(
 
     Example: tickcast state list --config tickcast.toml --instruments
     """
-    from daemon.state_view import instrument_rows, partition_row
+    from daemon.tools.state_view import instrument_rows, partition_row
 
     partitions: list[PartitionRow] = []
     states: list[InstrumentRow] = []
@@ -92,8 +92,8 @@ def show(
     from daemon.core.marker import MarkerError
     from daemon.core.snapshot import SnapshotError
     from daemon.errors import SettingsError, TopicError
-    from daemon.state_reset import no_such_instrument
-    from daemon.state_view import bundle_cell_names, snapshot_facts, snapshot_of
+    from daemon.tools.state_reset import no_such_instrument
+    from daemon.tools.state_view import bundle_cell_names, snapshot_facts, snapshot_of
 
     found: list[dict[str, Any]] = []
     known: list[str] = []
@@ -131,7 +131,7 @@ def export(
 
     Example: tickcast state export state.jsonl.gz --config tickcast.toml
     """
-    from daemon.state_export import write_export
+    from daemon.tools.state_export import write_export
 
     with _looking(config, bootstrap_servers) as look:
         settings, partitions = look.settings, list(look.committed)
@@ -156,7 +156,7 @@ def reset(
     Example: tickcast state reset BTC-USD ETH-USD --config tickcast.toml
     """
     from daemon.errors import SettingsError
-    from daemon.state_reset import Planner
+    from daemon.tools.state_reset import Planner
     from daemon.transport.offsets import require_stopped, settled_offsets
 
     if bool(instruments) is everything:
@@ -180,9 +180,9 @@ def reset(
 
 
 def _write(look: _Look, plan: ResetPlan, committed: Mapping[int, int | None]) -> None:
-    """Write the resets, one transaction for each partition, in the order that `daemon.state_reset` explains."""
+    """Write the resets, one transaction for each partition, in the order that `daemon.tools.state_reset` explains."""
     from daemon.errors import TickcastError
-    from daemon.state_reset import unchanged
+    from daemon.tools.state_reset import unchanged
     from daemon.transport.connection import transactional_id
     from daemon.transport.kafka_writer import KafkaWriter
     from daemon.transport.offsets import require_stopped, settled_offsets
@@ -218,7 +218,7 @@ class _Look:
     committed: Mapping[int, int | None]
 
     def read(self, partition: int) -> Stored:
-        from daemon.state_topic import read_stored
+        from daemon.tools.state_topic import read_stored
 
         return read_stored(self.reader, partition)
 

@@ -48,7 +48,7 @@ def _revisions(settings: Settings, connection: Connection, group: GroupStatus) -
     """Return the revision of each partition's newest checkpoint; what cannot be told is left out."""
     from daemon.core.marker import MarkerError
     from daemon.errors import TickcastError
-    from daemon.state_topic import newest_marker
+    from daemon.tools.state_topic import newest_marker
     from daemon.transport.kafka_reader import KafkaReader
 
     found: dict[int, str] = {}

@@ -187,6 +187,10 @@ class Pipeline:
         """The partitions held, sorted."""
         return tuple(sorted(self._partitions))
 
+    def held(self, partition: int, name: str) -> Instrument | None:
+        """Return an instrument, or None where nothing of it is kept."""
+        return self._partitions[partition].get(name)
+
     @property
     def instrument_count(self) -> int:
         """States held now, over all partitions."""

@@ -3,8 +3,8 @@
 The high watermark comes from an admin client beside it: the end that a `read_committed` consumer is told is the last
 stable offset, below the checkpoint of a transaction that is just being committed. Asking both bounds takes 3 ms.
 
-Reading costs what it costs to take bytes from the socket and records out of them, half and half: 54,000 to 76,000
-snapshots of 2 KiB per second on two cores.
+Reading costs what it costs to take bytes from the socket and records out of them, half and half: some 50,000
+snapshots of 2 KiB per second on two busy cores; `python -m bench.recovery` measures it.
 """
 
 from __future__ import annotations

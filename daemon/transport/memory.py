@@ -85,8 +85,9 @@ class MemorySource:
         return {p: self._log.bounds("ticks", p, "read_uncommitted")[1] - at for p, at in self.positions().items()}
 
     def group_metadata(self) -> object:
-        """Return the membership to commit under."""
-        assert self._member_id is not None, "poll joins the group"
+        """Return the membership to commit under; before the first answer of the group it is none that counts."""
+        if self._member_id is None:
+            return Membership(self._group.group_id, self._instance_id, -1, -1)
         return self._group.membership(self._member_id)
 
     def topic_id(self) -> str:

@@ -80,6 +80,8 @@ class MemoryGroup:
                 self._former[old_id] = self._members.pop(old_id)
                 self._replaced.add(old_id)
                 member.granted = old.owned if old.granted is None else old.granted
+                # What the old process was to give up, nobody will: a round has to share it out.
+                self._round_open |= not set(old.owned) <= set(member.granted)
         member_id = next(self._member_ids)
         self._members[member_id] = member
         if member.granted is None:

@@ -81,9 +81,11 @@ class MemoryLog:
         #: Transactional id -> its transaction, until the last marker is written.
         self._open: dict[str, Transaction] = {}
 
-    def produce(self, partition: int, key: bytes | None, value: bytes | None, headers: Headers = ()) -> int:
-        """Write one tick outside any transaction and return its offset."""
-        return self._write("ticks", Message(partition, key, value, headers), None)
+    def produce(
+        self, partition: int, key: bytes | None, value: bytes | None, headers: Headers = (), topic: Topic = "ticks"
+    ) -> int:
+        """Write one record outside any transaction, a tick unless said otherwise, and return its offset."""
+        return self._write(topic, Message(partition, key, value, headers), None)
 
     def read(self, topic: Topic, isolation: Isolation = "read_committed") -> list[InputRecord]:
         """Return all retained records that such a reader sees, partition by partition."""
@@ -190,12 +192,12 @@ class MemoryLog:
 
     def markers(self) -> list[Marker]:
         """Return the markers on their way, in the order in which they were sent; `land` takes them in any order."""
-        return [
-            Marker(transactional_id, place)
-            for transactional_id, transaction in self._open.items()
-            if transaction.state != "open"
-            for place in (*transaction.unmarked, *transaction.offsets)
-        ]
+        waiting: list[Marker] = []
+        for transactional_id, transaction in self._open.items():
+            if transaction.state != "open":
+                waiting += (Marker(transactional_id, place) for place in transaction.unmarked)
+                waiting += (Marker(transactional_id, group_id) for group_id in transaction.offsets)
+        return waiting
 
     def land(self, marker: Marker) -> None:
         """Let a marker land: from now on the transaction is over there."""

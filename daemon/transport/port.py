@@ -29,8 +29,8 @@ from daemon.core.records import Message, Record
 
 #: The output topics by role; the adapter knows their names.
 Role = Literal["forecasts", "dead_letters", "state"]
-#: The topics that a recovery reads.
-Readable = Literal["ticks", "state"]
+#: The topics that can be read without a group: the first two by recoveries, all by tools.
+Readable = Literal["ticks"] | Role
 
 
 @dataclass(frozen=True, slots=True)

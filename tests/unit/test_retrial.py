@@ -16,10 +16,10 @@ from daemon.core.letters import dead_letter
 from daemon.core.marker import Marker
 from daemon.core.records import InputRecord, Message
 from daemon.core.snapshot import encode
-from daemon.dead_letters import FOREIGN, Letter, LetterBox, read_letter
 from daemon.errors import BrokerUnavailable
-from daemon.retrial import BATCH_TICKS, Court, Outcome, intake_of, retry
 from daemon.stored import Stored
+from daemon.tools.dead_letters import FOREIGN, Letter, LetterBox, read_letter
+from daemon.tools.retrial import BATCH_TICKS, Court, Outcome, intake_of, retry
 from daemon.transport.memory import MemoryReader
 from daemon.transport.memory_log import MemoryLog
 from schemas import HEADER_PREFIX, Reason, ResetCause, TickDecoder
@@ -196,8 +196,8 @@ def test_any_headers_give_a_letter() -> None:
 def test_letters_are_read_in_order_up_to_the_end_asked_for() -> None:
     log = MemoryLog(1)
     for n in range(700):
-        log.produce(0, b"A", str(n).encode())
-    log.trim("ticks", 0, 10)
-    box = LetterBox(MemoryReader(log), "ticks")
+        log.produce(0, b"A", str(n).encode(), topic="dead_letters")
+    log.trim("dead_letters", 0, 10)
+    box = LetterBox(MemoryReader(log))
     assert [found.value for found in box.letters(0, 0, 650)] == [str(n).encode() for n in range(10, 650)]
     assert list(box.letters(0, 650, 650)) == []

@@ -17,11 +17,11 @@ from daemon.core.records import Message, Record
 from daemon.core.snapshot import Snapshot, decode, encode, encode_reset
 from daemon.core.spec import Column
 from daemon.errors import BrokerUnavailable, SettingsError
-from daemon.state_export import read_export, write_export
-from daemon.state_reset import Planner
-from daemon.state_topic import newest_marker, read_stored
-from daemon.state_view import cell_names, instrument_rows, iso_time, partition_row, snapshot_facts, snapshot_of
 from daemon.stored import Stored
+from daemon.tools.state_export import read_export, write_export
+from daemon.tools.state_reset import Planner
+from daemon.tools.state_topic import newest_marker, read_stored
+from daemon.tools.state_view import cell_names, instrument_rows, iso_time, partition_row, snapshot_facts, snapshot_of
 from daemon.transport.memory import MemoryReader
 from daemon.transport.memory_log import Claim, MemoryLog
 from daemon.transport.port import Readable

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daemon.core.records import Message, Record
-from daemon.published import Kind, Outcome
+from daemon.tools.published import Kind, Outcome
 from schemas import HEADER_PREFIX
 
 #: Of a dead letter: why, and where its tick stood. Its detail is for people, its attempt the tick's own matter.

@@ -24,14 +24,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from daemon.audit_start import Setting, Start, start_of
 from daemon.core.instrument import Instrument
 from daemon.core.pipeline import Pipeline
 from daemon.core.records import Record
 from daemon.core.snapshot import Snapshot
 from daemon.errors import BrokerUnavailable
-from daemon.published import NO_END, Kind, Log, Outcome, Published, outcome_of
-from daemon.verdict import Fault, Findings, same
+from daemon.tools.audit_start import Setting, Start, start_of
+from daemon.tools.published import NO_END, Kind, Log, Outcome, Published, outcome_of
+from daemon.tools.verdict import Fault, Findings, same
 from schemas import Rejected, ResetCause, TickDecoder
 
 #: Ticks of one slice: enough for the step to work on many rows at once, and a few MB.
@@ -283,7 +283,7 @@ class PartitionAudit:
         self._trust.add(name)
 
     def _held(self, name: str) -> Instrument | None:
-        return self._pipeline._partitions[self._partition].get(name)
+        return self._pipeline.held(self._partition, name)
 
     # --- the verdict --------------------------------------------------------------------------------------------------
 

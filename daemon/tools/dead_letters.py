@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from daemon.core.records import Record
 from daemon.errors import BrokerUnavailable
-from daemon.transport.port import Readable, Reader
+from daemon.transport.port import Reader
 from schemas import HEADER_PREFIX
 
 #: What a letter that our daemon has not written is said to be.
@@ -69,17 +69,10 @@ def read_letter(record: Record) -> Letter:
 
 
 class LetterBox:
-    """The dead-letter topic.
+    """The dead-letter topic."""
 
-    Parameters
-    ----------
-    reader : of any topics
-    name : what the reader calls the dead-letter topic
-    """
-
-    def __init__(self, reader: Reader, name: Readable) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._name = name
 
     def letters(self, partition: int, start: int, end: int) -> Iterator[Letter]:
         """Yield the letters of a partition from `start`, or the first retained one, up to `end`.
@@ -92,10 +85,10 @@ class LetterBox:
         ------
         BrokerUnavailable, TopicError, AccessDenied
         """
-        first, _ = self._reader.bounds(self._name, partition)
+        first, _ = self._reader.bounds("dead_letters", partition)
         offset, empty = max(start, first), 0
         while offset < end:
-            records, next_offset = self._reader.read(self._name, partition, offset, READ_SECONDS, READ_RECORDS)
+            records, next_offset = self._reader.read("dead_letters", partition, offset, READ_SECONDS, READ_RECORDS)
             yield from (read_letter(record) for record in records if record.offset < end)
             empty = 0 if next_offset > offset else empty + 1
             if empty > EMPTY_READS_MAX:

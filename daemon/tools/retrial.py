@@ -29,9 +29,9 @@ from daemon.core.marker import MarkerError
 from daemon.core.records import Message
 from daemon.core.snapshot import Snapshot
 from daemon.core.spec import ModelSpec
-from daemon.dead_letters import FOREIGN, Letter
-from daemon.state_view import snapshot_of
 from daemon.stored import Stored
+from daemon.tools.dead_letters import FOREIGN, Letter
+from daemon.tools.state_view import snapshot_of
 from schemas import Reason, Rejected, ResetCause, Tick, TickDecoder
 
 #: Ticks and bytes of one transaction.

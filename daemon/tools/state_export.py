@@ -27,7 +27,6 @@ from typing import IO, Any
 
 import orjson
 
-from daemon.core import marker as markers
 from daemon.core.records import InputRecord
 from daemon.errors import SettingsError
 from daemon.stored import Stored
@@ -77,7 +76,7 @@ def write_export(
     with _whole(path) as file:
         _put(file, digest, head)
         for partition, held in stored:
-            for key, value in _records(held):
+            for key, value in held.records():
                 line = {"partition": partition, "key": b64encode(key).decode(), "value": b64encode(value).decode()}
                 _put(file, digest, line)
                 count += 1
@@ -121,13 +120,6 @@ def _parse(file: IO[bytes]) -> Export:
         partition = content["partition"]
         export.partitions[partition].add([InputRecord(export.topic, partition, count, -1, key, value)])
     raise ValueError("its end is missing")
-
-
-def _records(stored: Stored) -> Iterator[tuple[bytes, bytes]]:
-    """Yield all that is held, the marker last, as it stood in the topic."""
-    yield from stored.values.items()
-    if stored._marker is not None:
-        yield markers.KEY, stored._marker
 
 
 def _put(file: IO[bytes], digest: Any, content: object) -> None:

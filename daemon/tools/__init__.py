@@ -1,0 +1,1 @@
+"""What `tickcast state`, `deadletters` and `audit` do, behind their commands."""
