@@ -1,6 +1,7 @@
 """Runs every benchmark and writes their figures into the README, between its markers.
 
 python -m bench.figures README.md --ticks FILE
+python -m bench.figures README.md --ticks FILE --quick     a check: everything small and once, printed, not written
 """
 
 from __future__ import annotations
@@ -9,10 +10,27 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from bench.rig import machine
 
 BEGIN, END = "<!-- figures -->\n", "<!-- /figures -->"
+NOTE = (
+    "2 x LSTM(64), the 14 default features, 4 horizons; one process, one broker, 2 cores shared by all of it. The"
+    " ratio is what carries over to other machines: the bare loop consumes the same ticks and produces as many"
+    " records as large, without transactions. Measured {machine}; `python -m bench.figures README.md --ticks FILE`"
+    " measures all of it again."
+)
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    what: str
+    figure: str
+    command: str
 
 
 def run(module: str, *arguments: str) -> dict[str, Any]:
@@ -23,60 +41,123 @@ def run(module: str, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def table(ticks: Path) -> str:
-    """Measure everything and write the section."""
-    through = run("bench.throughput", "--ticks", str(ticks))
-    latency = run("bench.latency")
-    start = run("bench.start")
-    real = run("bench.real_ticks", str(ticks))
-    made, on_file = through["500 instruments"], through["real file"]
-    equal = "equal" if real["payloads equal"] else "NOT equal"
-    rows = [
-        (
+def throughput(ticks: Path, quick: bool) -> list[Row]:
+    """Measure against the bare loop."""
+    found = run("bench.throughput", "--ticks", str(ticks), *(["--count", "20000", "--rounds", "1"] if quick else []))
+    made, on_file = found["500 instruments"], found["real file"]
+    return [
+        Row(
             "throughput, exactly once, of a bare kafka-python loop's: 500 instruments",
             f"{made['ratio']:.0%} ({made['tickcast']:,.0f} of {made['bare']:,.0f} ticks/s)",
             "python -m bench.throughput",
         ),
-        (
+        Row(
             "the same on the real file, six instruments",
             f"{on_file['ratio']:.0%} ({on_file['tickcast']:,.0f} of {on_file['bare']:,.0f} ticks/s)",
             "python -m bench.throughput --ticks FILE",
         ),
-        (
-            f"end to end at {latency['rate']:,} ticks/s, committed: p50, p90, p99",
-            percentiles(latency["tickcast"]),
-            "python -m bench.latency",
+    ]
+
+
+def checkpoints(_: Path, quick: bool) -> list[Row]:
+    """Measure what checkpoints cost, and latency with and without them."""
+    short = ["--instruments", "1000", "--seconds", "3"]
+    found = run("bench.checkpoints", "--rounds", "1" if quick else "2", *(short if quick else []))
+    latency, command = found.pop("latency"), "python -m bench.checkpoints"
+    costs = {int(name): each for name, each in found.items() if name.isdecimal()}
+    return [
+        Row(
+            "throughput that checkpoints cost, every 5 s: " + " / ".join(f"{n:,}" for n in costs) + " instruments",
+            " / ".join(f"{each['cost']:.1%}" for each in costs.values())
+            + " (of " + " / ".join(f"{each['without']:,.0f}" for each in costs.values()) + " ticks/s)",
+            command,
         ),
-        (
+        Row(
+            f"end to end at {latency['rate']:,} ticks/s, committed, 1,000 instruments a partition: p50, p90, p99",
+            percentiles(latency["with"]),
+            command,
+        ),
+        Row("the same without checkpoints", percentiles(latency["without"]), command),
+        Row(
             "the same through a bare exactly-once relay in kafka-python, the floor of client and machine",
             percentiles(latency["bare relay"]),
-            "python -m bench.latency",
+            command,
         ),
-        (
-            "`tickcast run`: ready after, resident memory",
-            f"{start['ready_seconds']:.1f} s, {start['resident_mb']:.0f} MB",
-            "python -m bench.start",
-        ),
-        (
+    ]  # fmt: skip
+
+
+def recovery(_: Path, quick: bool) -> list[Row]:
+    """Measure restarts after `kill -9`."""
+    found = run("bench.recovery", *(["--instruments", "10000", "--rounds", "1"] if quick else ["--rounds", "2"]))
+    sizes = {int(name): each for name, each in found.items() if name.isdecimal()}
+    command = "python -m bench.recovery"
+    rows = [
+        Row(
+            f"`kill -9` inside a transaction at {found['rate']:,} ticks/s, restart: first new committed forecast of any"
+            f" partition, of the last one; {instruments:,} instruments",
+            f"{each['from the kill']:.1f} s, {each['from the kill, partition 4']:.1f} s",
+            command,
+        )
+        for instruments, each in sizes.items()
+    ]
+    memory = (f"{n:,}: {each['resident_mb']:.0f} MB, {each['peak_resident_mb']:.0f} MB" for n, each in sizes.items())
+    return [*rows, Row("resident memory after it, and its peak, by instruments", "; ".join(memory), command)]
+
+
+def handover(_: Path, quick: bool) -> list[Row]:
+    """Measure planned hand-overs."""
+    found = run("bench.handover", "--rounds", "1" if quick else "3")
+    command = "python -m bench.handover"
+
+    def row(change: str, what: str) -> Row:
+        moves, stays = found[f"{change}: move"], found[f"{change}: stay"]
+        figure = ", ".join(f"{each['median']:.2f} s (worst {each['worst']:.2f} s)" for each in (moves, stays))
+        return Row(what, figure, command)
+
+    return [
+        row("joins", "a second instance joins: longest gap of partitions that move, of those that stay"),
+        row("leaves", "it leaves on SIGTERM: the same"),
+        Row("the longest gap while nothing happens", f"{found['quiet']['median']:.2f} s", command),
+    ]
+
+
+def start(_: Path, quick: bool) -> list[Row]:
+    """Measure the start of a daemon without any past."""
+    found = run("bench.start", *(["--rounds", "1"] if quick else []))
+    figure = f"{found['ready_seconds']:.1f} s, {found['resident_mb']:.0f} MB"
+    return [Row("`tickcast run`: ready after, resident memory", figure, "python -m bench.start")]
+
+
+def real(ticks: Path, quick: bool) -> list[Row]:
+    """Count outcomes of real ticks; the training takes two minutes, so not in a hurry."""
+    if quick:
+        return []
+    found = run("bench.real_ticks", str(ticks))
+    equal = "equal" if found["payloads equal"] else "NOT equal"
+    command = "python -m bench.real_ticks FILE"
+    return [
+        Row(
             "real ticks through Kafka, a model trained on their first half: outcomes of ticks",
-            f"{real['outcomes']:,} of {real['ticks']:,}",
-            "python -m bench.real_ticks FILE",
+            f"{found['outcomes']:,} of {found['ticks']:,}",
+            command,
         ),
-        (
-            f"payloads of the first {real['one by one']:,}, one tick a batch against 2,000",
+        Row(
+            f"payloads of the first {found['one by one']:,}, one tick a batch against 2,000",
             f"{equal}, byte for byte",
-            "python -m bench.real_ticks FILE",
+            command,
         ),
     ]
+
+
+SECTIONS: tuple[Callable[[Path, bool], list[Row]], ...] = (throughput, checkpoints, recovery, handover, start, real)
+
+
+def table(ticks: Path, quick: bool) -> str:
+    """Measure everything and write the section."""
+    rows = [row for section in SECTIONS for row in section(ticks, quick)]
     lines = [f"| {what} | {figure} | `{command}` |" for what, figure, command in rows]
-    note = (
-        "2 x LSTM(64), the 14 default features, 4 horizons; one process, one broker, 2 cores shared by all of it. The"
-        " ratio is what carries over to other machines: the bare loop consumes the same ticks and produces as many"
-        " records as large"
-        f", without transactions. Measured {through['machine']}; `python -m bench.figures README.md --ticks FILE`"
-        " measures all of it again."
-    )
-    return "\n".join(["\n## Figures\n", note, "\n| what | figure | command |\n|---|---|---|", *lines, "\n"])
+    head = ["\n## Figures\n", NOTE.format(machine=machine()), "\n| what | figure | command |\n|---|---|---|"]
+    return "\n".join([*head, *lines, "\n"])
 
 
 def percentiles(found: dict[str, float]) -> str:
@@ -89,10 +170,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("document", type=Path)
     parser.add_argument("--ticks", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
+    section = table(options.ticks, options.quick)
+    if options.quick:
+        print(section)
+        return
     head, _, rest = options.document.read_text("utf-8").partition(BEGIN)
     _, _, tail = rest.partition(END)
-    options.document.write_text(head + BEGIN + table(options.ticks) + END + tail, "utf-8")
+    options.document.write_text(head + BEGIN + section + END + tail, "utf-8")
 
 
 if __name__ == "__main__":

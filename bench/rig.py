@@ -61,15 +61,23 @@ class Rig:
         create_topics(Connection(self.bootstrap), topics, PARTITIONS)
         return topics
 
-    def daemon(self, name: str, topics: TopicSettings, bundle: Path, **pipeline: Any) -> ChildDaemon:
-        """Return a daemon on these topics, in a group of its own."""
-        settings = {
-            "kafka": {"bootstrap_servers": self.bootstrap, "group_id": name},
+    def settings(
+        self, name: str, topics: TopicSettings, bundle: Path, instance: str = "0", **pipeline: Any
+    ) -> dict[str, dict[str, Any]]:
+        """Return the settings of an instance of the group `name`."""
+        return {
+            "kafka": {"bootstrap_servers": self.bootstrap, "group_id": name, "instance_id": instance},
             "topics": topics.model_dump(),
             "model": {"bundle": str(bundle)},
             "pipeline": pipeline,
         }
-        return ChildDaemon(self.directory, settings, name=name)
+
+    def daemon(
+        self, name: str, topics: TopicSettings, bundle: Path, instance: str = "0", **pipeline: Any
+    ) -> ChildDaemon:
+        """Return an instance of the group `name` on these topics."""
+        settings = self.settings(name, topics, bundle, instance, **pipeline)
+        return ChildDaemon(self.directory, settings, name=f"{name}-{instance}")
 
     def fill(self, topic: str, ticks: Iterable[Mapping[str, Any]]) -> int:
         """Produce ticks, each instrument to one partition; return how many."""
@@ -135,13 +143,18 @@ def wait_for_ticks(daemon: ChildDaemon, count: int) -> None:
     """Wait until the daemon has committed so many outcomes; give up when nothing moves."""
     seen, since = -1.0, time.monotonic()
     while seen < count:
-        metrics = daemon.metrics()
-        now = sum(value for name, value in metrics.items() if name.startswith("tickcast_ticks_total"))
+        now = outcomes(daemon)
         if now > seen:
             seen, since = now, time.monotonic()
         elif time.monotonic() - since > IDLE_SECONDS:
             raise SystemExit(f"the daemon stopped at {seen:.0f} of {count} ticks: {daemon.tail()}")
         time.sleep(SCRAPE_SECONDS)
+
+
+def outcomes(daemon: ChildDaemon) -> float:
+    """Return the committed outcomes of this process; what it replayed for its states is none of them."""
+    metrics = daemon.metrics()
+    return sum(metrics[f'tickcast_ticks_total{{outcome="{outcome}"}}'] for outcome in ("forecast", "dead_letter"))
 
 
 def machine() -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from contextlib import suppress
 from typing import Any
 
 from kafka import KafkaConsumer
@@ -17,12 +18,14 @@ from kafka.admin import KafkaAdminClient
 from kafka.cluster import ClusterMetadata
 from kafka.errors import UnknownTopicOrPartitionError, for_code
 
-from daemon.errors import TopicError
+from daemon.errors import BrokerUnavailable, TopicError
 from daemon.transport.admin_line import AdminLine
 
 #: How often the client asks for metadata of itself: new partitions are noticed that late.
 METADATA_MAX_AGE_SECONDS = 5.0
 ASK_SECONDS = 10.0
+#: In the middle of a poll.
+SHORT_SECONDS = 2.0
 #: The first version of the fetch request that names topics by id (KIP-516, Kafka 3.1); kafka-python asks for 12.
 FETCH_BY_ID_VERSION = 13
 
@@ -49,15 +52,16 @@ class TopicWatch:
         Raises
         ------
         TopicError : the topic was deleted, or deleted and created anew
-        BrokerUnavailable, AccessDenied : which of both it is cannot be asked
+        AccessDenied : which of both it is cannot be asked
         """
         if self._cluster.topic_id(self._topic) != self._id:
-            self.ask()
+            with suppress(BrokerUnavailable):  # a cluster that starts forgets topics for a moment; asked again next time
+                self.ask(SHORT_SECONDS)
 
-    def ask(self) -> None:
-        """Ask the cluster itself, and raise as `check` does."""
+    def ask(self, timeout_seconds: float = ASK_SECONDS) -> None:
+        """Ask the cluster itself, and raise as `check` does, or BrokerUnavailable."""
         found = self._admin.ask(
-            lambda admin: find_topic_id(admin, self._topic), f"asking for the topic {self._topic}", ASK_SECONDS
+            lambda admin: find_topic_id(admin, self._topic), f"asking for the topic {self._topic}", timeout_seconds
         )
         self.require(found)
 

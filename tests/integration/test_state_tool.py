@@ -12,8 +12,8 @@ from kafka import KafkaProducer
 
 from daemon.core.snapshot import decode
 from daemon.dev.replay import partition_of
-from daemon.state_export import read_export
-from daemon.state_topic import read_stored
+from daemon.tools.state_export import read_export
+from daemon.tools.state_topic import read_stored
 from daemon.transport.admin import create_topics
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_reader import KafkaReader
@@ -213,7 +213,7 @@ def test_a_group_that_starts_while_resets_are_written_is_seen(world: World) -> N
     from daemon.cli import state
     from daemon.core.records import Message
     from daemon.errors import SettingsError
-    from daemon.state_reset import Reset, ResetPlan
+    from daemon.tools.state_reset import Reset, ResetPlan
 
     stopped(world)
     file = world.directory / "race.toml"
