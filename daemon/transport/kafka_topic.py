@@ -55,7 +55,7 @@ class TopicWatch:
         AccessDenied : which of both it is cannot be asked
         """
         if self._cluster.topic_id(self._topic) != self._id:
-            with suppress(BrokerUnavailable):  # a cluster that starts forgets topics for a moment; asked again next time
+            with suppress(BrokerUnavailable):  # a cluster that starts forgets topics for a moment; ask again later
                 self.ask(SHORT_SECONDS)
 
     def ask(self, timeout_seconds: float = ASK_SECONDS) -> None:
