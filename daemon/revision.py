@@ -1,7 +1,7 @@
 """The revision: one hash of everything that can reach a payload.
 
-Within one revision and one CPU type the same log gives the same bits. It is named in `build_info`, and later in
-snapshots and markers: a state of another revision is no state of ours.
+Within one revision and one CPU type the same log gives the same bits. It stands in `build_info`, in snapshots and in
+markers: a state of another revision is no state of ours.
 """
 
 from __future__ import annotations
