@@ -236,7 +236,7 @@ class Recovery:
         oldest: int | None = None
         if marker is not None and marker.revision != self._terms.revision:
             oldest = yield from self._oldest_reset(marker, stored)
-        plan = decide(Found(partition, first, end, committed, marker, oldest), self._terms)
+        plan = decide(Found(partition, first, end, committed, marker, oldest, stored.unmarked), self._terms)
         log.log(plan.level, f"partition {plan.line}", extra=facts(partition=partition, offset=plan.start))
         return plan
 

@@ -50,6 +50,8 @@ class Found:
     marker: Marker | None
     #: The offset at which the oldest state among the snapshots began; None where there is none.
     oldest_reset: int | None = None
+    #: True where the state topic holds records, and no marker among them: we never leave it so.
+    unmarked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,11 @@ def decide(found: Found, terms: Terms) -> Plan:
     where = f"partition {found.partition}"
     if marker is not None:
         _check_ours(where, marker, terms)
+    if found.unmarked:
+        raise TopicError(
+            f"{where}: [topics] state names a topic that holds records of somebody else, which we would delete; "
+            "name an empty one, `tickcast topics create` makes it"
+        )
     stored = None if marker is None else marker.next_offset
     for name, offset in (("committed offset", committed), ("checkpoint", stored)):
         if offset is not None and offset > found.end:

@@ -42,6 +42,11 @@ class Stored:
         if self._marker is not None:
             yield markers.KEY, self._marker
 
+    @property
+    def unmarked(self) -> bool:
+        """True where there are records, and no marker among them."""
+        return bool(self.values) and self._marker is None
+
     def marker(self) -> Marker | None:
         """Return the newest marker; None where there is none.
 

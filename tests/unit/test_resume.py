@@ -140,6 +140,11 @@ def test_another_topic_under_the_same_name_stops_with_the_remedy(committed: int 
     assert "give kafka.group_id and [topics] state new names" in str(caught.value)
 
 
+def test_a_topic_that_somebody_else_writes_is_not_taken_for_ours() -> None:
+    with pytest.raises(TopicError, match="holds records of somebody else.*name an empty one"):
+        plan(unmarked=True)
+
+
 @pytest.mark.parametrize(
     ("facts", "start", "lost"),
     [
