@@ -240,13 +240,16 @@ class Recovery:
         log.log(plan.level, f"partition {plan.line}", extra=facts(partition=partition, offset=plan.start))
         return plan
 
-    def _oldest_reset(self, marker: Marker, stored: Stored) -> Walk[int | None]:
-        """Find where the oldest state began; its ticks since then are what another revision needs."""
+    def _oldest_reset(self, marker: Marker, stored: Stored) -> Walk[int]:
+        """Find where the oldest state began: the ticks since then are what another revision needs.
+
+        Without any, it is the marker: states that began behind it are in no snapshot yet.
+        """
         resets: list[int] = []
         for chunk in _chunks(stored.snapshots(marker)):
             resets += (found.instrument.reset_offset for _, found in chunk if isinstance(found, Snapshot))
             yield True
-        return min((offset for offset in resets if offset >= 0), default=None)
+        return min((offset for offset in resets if offset >= 0), default=marker.next_offset)
 
     def _put_back(self, partition: int, plan: Plan, stored: Stored) -> Walk[dict[str, ResetCause]]:
         """Give the snapshots to the pipeline; return the instruments that begin anew where the partition goes on."""

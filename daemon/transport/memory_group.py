@@ -96,6 +96,11 @@ class MemoryGroup:
         """Whether a newer process has taken this member's name over."""
         return member_id in self._replaced
 
+    @property
+    def settled(self) -> bool:
+        """True while no round is due and every member knows of the last one."""
+        return not self._round_open and all(m.generation == self.generation for m in self._members.values())
+
     def turn(self, member_id: int) -> Turn:
         """Let a member take part in a round and learn the outcome of the last one; every poll does this."""
         member = self._members.get(member_id)
