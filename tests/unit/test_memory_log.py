@@ -430,6 +430,7 @@ def test_what_a_replaced_member_was_to_give_up_is_shared_out_all_the_same() -> N
         old.poll(0, 1)
         other.poll(0, 1)
     assert len(old.assignment()) == 2
+    assert not log.group("g").settled, "the first has not heard of the last round"
     for source in (old, third, old, other):  # a round for three: the first is to give one up, and never hears of it
         source.poll(0, 1)
     again = MemorySource(log, group_id="g", instance_id="0")
@@ -437,3 +438,4 @@ def test_what_a_replaced_member_was_to_give_up_is_shared_out_all_the_same() -> N
         for source in (again, other, third):
             source.poll(0, 1)
     assert [len(source.assignment()) for source in (again, other, third)] == [1, 1, 1]
+    assert log.group("g").settled

@@ -1,0 +1,26 @@
+"""How the simulation is run: all seeds, or one of them alone; small reads, so that every path has many pieces."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+SEEDS = 2000
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, help="run one seed of the simulation alone")
+    parser.addoption("--seeds", type=int, default=SEEDS, help="run so many seeds of the simulation")
+
+
+@pytest.fixture(autouse=True)
+def small_and_silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let recoveries read a few records at a time, and say nothing."""
+    monkeypatch.setattr("daemon.recovery.READ_RECORDS", 3)
+    log = logging.getLogger("tickcast")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    yield
+    log.setLevel(level)
