@@ -37,8 +37,8 @@ RECOVERY_SECONDS = 0.05
 HELD_UP_SECONDS = 0.02
 #: Its bounded questions to a cluster that does not answer may take so long.
 RECOVERY_WAIT_SECONDS = 60.0
-#: After so long without a commit somebody is asked whether we are still who we think we are.
-QUIET_SECONDS = 10.0
+#: How often the cluster is asked whether we are still who we think we are: some 5 ms.
+LOOK_SECONDS = 10.0
 #: The bounds inside `Sink.commit` together: transaction 10 s, abort 3 s, letting go of the producer 5 s.
 COMMIT_SECONDS = 20.0
 #: Pause after a failed transaction, doubled up to the bound while failures follow each other.
@@ -103,7 +103,9 @@ class Service:
         self._pause = RETRY_SECONDS[0]
         self._last_turn = 0.0
         self._gauges_due = 0.0
-        self._quiet_since = clock.monotonic()
+        self._look_due = clock.monotonic() + LOOK_SECONDS
+        #: When the last transaction was committed, on the monotonic clock.
+        self._committed_at = clock.monotonic()
         #: Our membership, as it was right after the last poll.
         self._metadata: object = None
         #: The loop ends after the batch in work.
@@ -233,7 +235,7 @@ class Service:
         self._metrics.transaction(now - started, snapshots=len(state))
         self._health.progressed()
         self.committed |= offsets
-        self._quiet_since = now
+        self._committed_at = now
         self._failing_since = None
         self._pause = RETRY_SECONDS[0]
         return True
@@ -275,24 +277,29 @@ class Service:
                 self._clock.sleep(self._pause)
 
     def _look_around(self) -> None:
-        """Ask after a quiet while whether we are still a member, of the same topic, and whether ticks are left lying.
+        """Ask now and then whether we are still a member, of the same topic, and whether ticks are left lying.
 
         Who neither reads nor commits hears of none of it. A broker that is away is no reason to end, and no lag.
         """
         now = self._clock.monotonic()
-        if now - self._quiet_since < QUIET_SECONDS:
+        if now < self._look_due:
             return
-        self._quiet_since = now
+        self._look_due = now + LOOK_SECONDS
+        lag = 0
         try:
-            with self._health.allowing(QUIET_SECONDS, "an answer of the cluster"):
+            with self._health.allowing(LOOK_SECONDS, "an answer of the cluster"):
                 self._source.confirm()
-                bounds = self._source.bounds(self._source.assignment())
+                if now - self._committed_at >= LOOK_SECONDS:
+                    lag = self._readable_lag()
         except BrokerUnavailable as error:
             log.warning("the cluster does not answer", extra=facts(error=str(error)))
-            self._health.lagging(0)
-            return
+        self._health.lagging(lag)
+
+    def _readable_lag(self) -> int:
+        """Count the ticks that the cluster would give us; what an open transaction of a producer hides is none."""
         positions = self._source.positions()
-        self._health.lagging(sum(max(0, bounds[p][1] - at) for p, at in positions.items()))
+        bounds = self._source.bounds(tuple(positions))
+        return sum(max(0, bounds[partition][1] - at) for partition, at in positions.items())
 
     def _set_gauges(self) -> None:
         now = self._clock.monotonic()

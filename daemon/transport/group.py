@@ -60,7 +60,7 @@ def read_group(connection: Connection, group_id: str, topic: str, *, wait_second
         ends = admin.list_partition_offsets(
             dict.fromkeys(partitions, OffsetSpec.LATEST), isolation_level=IsolationLevel.READ_COMMITTED
         )
-    owners = _owners(group, topic)
+    owners = owners_of(group, topic)
     state = group["group_state"]
     offsets = {tp: committed[tp].offset if tp in committed and committed[tp].offset >= 0 else None for tp in partitions}
     rows = (
@@ -81,7 +81,7 @@ def _partitions(admin: KafkaAdminClient, topic: str) -> list[TopicPartition]:
     return [TopicPartition(topic, partition["partition_index"]) for partition in described["partitions"]]
 
 
-def _owners(group: Mapping[str, Any], topic: str) -> dict[int, str]:
+def owners_of(group: Mapping[str, Any], topic: str) -> dict[int, str]:
     """Return partition -> member, from the assignments that the group's leader handed out."""
     owners = {}
     for member in group["members"]:

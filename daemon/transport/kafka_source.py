@@ -11,7 +11,7 @@ No deserialisers: one that raises leaves the consumer spinning in `poll` for eve
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
@@ -25,6 +25,7 @@ from daemon.errors import Fenced, TopicError
 from daemon.transport.admin_client import describe_group
 from daemon.transport.admin_line import AdminLine
 from daemon.transport.connection import Connection
+from daemon.transport.group import owners_of
 from daemon.transport.kafka_changes import AssignmentChanges, numbers
 from daemon.transport.kafka_client import connect, reason, translate
 from daemon.transport.kafka_committed import fetch_committed
@@ -188,17 +189,32 @@ class KafkaSource:
         The consumer itself does not tell: kafka-python ends its heartbeats when they are fenced, and goes on polling.
         """
         doing = f"asking for group {self._group_id} and topic {self._topic}"
-        members, topic_id = self._admin.ask(self._ask_around, doing, REQUEST_TIMEOUT_SECONDS)
+        group, topic_id = self._admin.ask(self._ask_around, doing, REQUEST_TIMEOUT_SECONDS)
         ours = self._consumer.group_metadata().member_id
-        for member in members:
+        for member in group["members"]:
             if member["group_instance_id"] == self._instance_id and member["member_id"] != ours:
                 raise Fenced(
                     f"another process runs with our [kafka] instance_id {self._instance_id!r}; give each its own"
                 )
         self._watch.require(topic_id)
+        self._adopt_orphans(group)
 
-    def _ask_around(self, admin: KafkaAdminClient) -> tuple[list[dict[str, Any]], str | None]:
-        return describe_group(admin, self._group_id)["members"], find_topic_id(admin, self._topic)
+    def _ask_around(self, admin: KafkaAdminClient) -> tuple[dict[str, Any], str | None]:
+        return describe_group(admin, self._group_id), find_topic_id(admin, self._topic)
+
+    def _adopt_orphans(self, group: Mapping[str, Any]) -> None:
+        """Ask for a rebalance where partitions belong to nobody although the group is at rest.
+
+        A cooperative rebalance takes a partition from its owner first and gives it away in a second round, which the
+        owner asks for. A static member that is killed in between and comes back is handed the first round's assignment,
+        without a round, and knows of nothing to give up: the second round never comes (measured).
+        """
+        if group["group_state"] != "Stable":
+            return
+        orphans = self._consumer._cluster.partitions_for_topic(self._topic) - owners_of(group, self._topic).keys()
+        if orphans:
+            _log.warning("the partitions %s belong to nobody, asking the group to share anew", sorted(orphans))
+            self._consumer._coordinator.request_rejoin()
 
     def close(self, *, leave: bool) -> None:
         """Do as `Source.close` says.

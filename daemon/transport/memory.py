@@ -101,6 +101,7 @@ class MemorySource:
         self._check_topic()
         if self._member_id is not None and self._group.is_replaced(self._member_id):
             raise Fenced(f"another process runs with our instance id {self._instance_id!r}")
+        self._group.share_anew()
 
     def close(self, *, leave: bool) -> None:
         """Stop; `leave` takes us out of the group too."""

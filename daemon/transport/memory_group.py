@@ -72,7 +72,8 @@ class MemoryGroup:
     def join(self, instance_id: str) -> int:
         """Join as `instance_id` and return the new member id.
 
-        A name that is a member already is taken over with its partitions, without a round.
+        A name that is a member already is taken over with its partitions, without a round. What the old process was
+        still to give up belongs to nobody then, until somebody asks to `share_anew` (measured).
         """
         member = _Member(instance_id)
         for old_id, old in list(self._members.items()):
@@ -80,13 +81,17 @@ class MemoryGroup:
                 self._former[old_id] = self._members.pop(old_id)
                 self._replaced.add(old_id)
                 member.granted = old.owned if old.granted is None else old.granted
-                # What the old process was to give up, nobody will: a round has to share it out.
-                self._round_open |= not set(old.owned) <= set(member.granted)
         member_id = next(self._member_ids)
         self._members[member_id] = member
         if member.granted is None:
             self._round_open = True
         return member_id
+
+    def share_anew(self) -> None:
+        """Open a round if partitions belong to nobody."""
+        members = self._members.values()
+        owned = {p for member in members for p in (member.owned if member.granted is None else member.granted)}
+        self._round_open |= not owned.issuperset(self._partitions)
 
     def knows(self, member_id: int) -> bool:
         """Whether this member is in the group as far as its polls tell; a replaced one is told only when it commits."""

@@ -119,8 +119,9 @@ class Source(Protocol):
         """Make sure that no newer process has our place in the group, and that the input topic is still the same.
 
         Ask after a failed transaction and before `Sink.open`: two processes under one instance id share a transactional
-        id too, and whoever opens it fences the other, for ever if neither asks. Ask also when it has been quiet for
-        long: who neither reads nor commits hears of neither.
+        id too, and whoever opens it fences the other, for ever if neither asks. Ask also now and then: who neither
+        reads nor commits hears of neither. And where partitions belong to nobody although the group is at rest, this
+        asks for a rebalance.
 
         Raises
         ------

@@ -423,7 +423,7 @@ def test_every_look_at_the_cluster_is_a_point_where_a_process_can_die() -> None:
             look()
 
 
-def test_what_a_replaced_member_was_to_give_up_is_shared_out_all_the_same() -> None:
+def test_what_a_replaced_member_was_to_give_up_belongs_to_nobody_until_somebody_asks() -> None:
     log = MemoryLog(partitions=3)
     old, other, third = (MemorySource(log, group_id="g", instance_id=str(number)) for number in range(3))
     while len(other.assignment()) < 1:
@@ -434,6 +434,11 @@ def test_what_a_replaced_member_was_to_give_up_is_shared_out_all_the_same() -> N
     for source in (old, third, old, other):  # a round for three: the first is to give one up, and never hears of it
         source.poll(0, 1)
     again = MemorySource(log, group_id="g", instance_id="0")
+    for _ in range(6):
+        for source in (again, other, third):
+            source.poll(0, 1)
+    assert [len(source.assignment()) for source in (again, other, third)] == [1, 1, 0]
+    other.confirm()
     for _ in range(6):
         for source in (again, other, third):
             source.poll(0, 1)

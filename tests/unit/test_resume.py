@@ -141,7 +141,7 @@ def test_another_topic_under_the_same_name_stops_with_the_remedy(committed: int 
 
 
 def test_a_topic_that_somebody_else_writes_is_not_taken_for_ours() -> None:
-    with pytest.raises(TopicError, match="holds records of somebody else.*name an empty one"):
+    with pytest.raises(TopicError, match=r"holds records of somebody else.*name an empty one"):
         plan(unmarked=True)
 
 
