@@ -61,8 +61,10 @@ def throughput(ticks: Path, quick: bool) -> list[Row]:
 
 def checkpoints(_: Path, quick: bool) -> list[Row]:
     """Measure what checkpoints cost, and latency with and without them."""
-    short = ["--instruments", "1000", "--seconds", "3"]
-    found = run("bench.checkpoints", "--rounds", "1" if quick else "2", *(short if quick else []))
+    rounds = ["--rounds", "1", "--seconds", "3"] if quick else []
+    found = run("bench.checkpoints", "--instruments", "1000", *rounds)
+    if not quick:  # so many instruments cost far more than the rounds differ by
+        found |= run("bench.checkpoints", "--instruments", "10000", "100000", "--rounds", "1", "--no-latency")
     latency, command = found.pop("latency"), "python -m bench.checkpoints"
     costs = {int(name): each for name, each in found.items() if name.isdecimal()}
     return [

@@ -121,13 +121,13 @@ class Pipeline:
 
     def put_back(self, partition: int, snapshots: Sequence[Snapshot]) -> None:
         """Take instruments from their snapshots, in any order and any number of calls; `settle` ends them."""
+        initial, start = self._table.initial, self._features.start
+        slots = self._table.take_all([initial if each.is_reset else each.state for each in snapshots])
         instruments = [snapshot.instrument for snapshot in snapshots]
-        for snapshot, instrument in zip(snapshots, instruments, strict=True):
-            self._settle_in(instrument)
-            if snapshot.is_reset:
-                instrument.cells = list(self._features.start)
-            else:
-                self._table.put(instrument.slot, snapshot.state)
+        for instrument, slot in zip(instruments, slots, strict=True):
+            instrument.slot = slot
+            instrument.cells = instrument.cells or list(start)
+            self._count_home(instrument.name)
         self._partitions[partition].put_back(instruments)
 
     def settle(self, partition: int) -> None:
@@ -282,14 +282,13 @@ class Pipeline:
         """Accept the first tick of an instrument without state; a refused one leaves no trace."""
         newcomer = Instrument(tick.instrument, -1, list(self._features.start), partition.origin)
         row = self._intake.accept(tick, newcomer, offset=record.offset, timestamp=record.timestamp)
-        self._settle_in(newcomer)
+        newcomer.slot = self._table.take()
+        self._count_home(newcomer.name)
         return row, newcomer
 
-    def _settle_in(self, instrument: Instrument) -> None:
-        """Give an instrument its slot, and count its home."""
-        instrument.slot = self._table.take()
-        self._homes[instrument.name] += 1
-        self._two_homes_count += self._homes[instrument.name] == 2
+    def _count_home(self, name: str) -> None:
+        self._homes[name] += 1
+        self._two_homes_count += self._homes[name] == 2
 
     def _forget(self, instrument: Instrument) -> None:
         self._homes[instrument.name] -= 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -28,16 +28,19 @@ class StateTable:
     def take(self) -> int:
         """Return a free slot, holding the initial state."""
         if not self._free:
-            capacity = len(self._rows)
-            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
-            self._free = list(range(2 * capacity - 1, capacity - 1, -1))
+            self._grow()
         slot = self._free.pop()
         self._rows[slot] = self._initial
         return slot
 
-    def put(self, slot: int, state: F32) -> None:
-        """Write one row."""
-        self._rows[slot] = state
+    def take_all(self, states: Sequence[F32]) -> list[int]:
+        """Return a free slot for each of the states, holding it."""
+        while len(self._free) < len(states):
+            self._grow()
+        slots = [self._free.pop() for _ in states]
+        if states:
+            self._rows[slots] = states
+        return slots
 
     def release(self, slots: Iterable[int]) -> None:
         """Give slots back."""
@@ -52,6 +55,16 @@ class StateTable:
     def scatter(self, slots: Index, states: F32) -> None:
         """Write rows; no slot may stand twice."""
         self._rows[slots] = states
+
+    def _grow(self) -> None:
+        capacity = len(self._rows)
+        self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        self._free = [*range(2 * capacity - 1, capacity - 1, -1), *self._free]
+
+    @property
+    def initial(self) -> F32:
+        """The state of an instrument that begins, float32 of shape (state_size,)."""
+        return self._initial
 
     @property
     def used_count(self) -> int:
