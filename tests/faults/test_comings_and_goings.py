@@ -49,7 +49,7 @@ def test_planned_hand_overs_replay_nothing(stage: Stage, undisturbed: Outcomes) 
 
 
 def test_a_slow_restore_is_disturbed_and_holds_nobody_up(stage: Stage, undisturbed: Outcomes) -> None:
-    never = {"checkpoint_seconds": 1000.0, "checkpoint_ticks": 1_000_000, "max_batch_ticks": 150, "min_batch_ms": 20}
+    never = {"checkpoint_seconds": 1000.0, "checkpoint_ticks": 1_000_000, "max_batch_ticks": 60, "min_batch_ms": 20}
     keeper = stage.daemon("keeper", pipeline=never).wait_ready()
     stage.await_that(lambda: min(stage.view.committed().values()) > 1500, "every partition has a past to replay")
     slow = stage.planted("slow", ["slow_reads", "0.1"], pipeline=never)

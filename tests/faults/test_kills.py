@@ -116,7 +116,7 @@ POINTS = {"begun": False, "sent": None, "flushed": True, "offsets": True, "commi
 
 
 def test_death_at_every_point_of_a_transaction_changes_nothing(stage: Stage, undisturbed: Outcomes) -> None:
-    pipeline = {"max_batch_ticks": 200, "checkpoint_seconds": 0.2}
+    pipeline = {"max_batch_ticks": 40, "min_batch_ms": 20, "checkpoint_seconds": 0.2}
     daemon = stage.planted("0", ["strikes_at", "KILL", "begun", "any", "1"], pipeline=pipeline)
     daemon.process.wait(30)
     for point, leaves_open in POINTS.items():

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.long]
 #: Longer than a transaction, a session and any single request may last without an answer, and less than the minute of
 #: `broker_timeout_seconds`.
 LONG_SECONDS = 20.0
-PACED = {"max_batch_ticks": 60, "min_batch_ms": 20, "checkpoint_seconds": 0.3}
+PACED = {"max_batch_ticks": 20, "min_batch_ms": 20, "checkpoint_seconds": 0.3}
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +28,12 @@ def mended(power: Power) -> Iterator[None]:
 
 
 def test_a_broker_that_dies_costs_nothing(stage: Stage, undisturbed: Outcomes) -> None:
-    survive_outages(stage, undisturbed, [0.0, 0.5])
-    assert stage.logged("transaction failed") >= 2
+    survive_outages(stage, undisturbed, [0.0, 0.5])  # so short ones the clients may ride out
 
 
 def test_a_broker_is_waited_for_as_long_as_the_settings_say(stage: Stage, undisturbed: Outcomes) -> None:
     survive_outages(stage, undisturbed, [LONG_SECONDS])
+    assert stage.logged("transaction failed") >= 1
 
 
 def survive_outages(stage: Stage, undisturbed: Outcomes, outages: Sequence[float]) -> None:
