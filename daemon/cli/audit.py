@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daemon.cli.topics import ConfigFile, Servers, load
+
 if TYPE_CHECKING:
     from daemon.config import Settings
     from daemon.core.marker import Marker
@@ -47,12 +49,8 @@ Progress = Callable[[int], None]
 
 
 def audit(
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="The settings file (TOML).", show_default=False)
-    ] = None,
-    bootstrap_servers: Annotated[
-        str | None, typer.Option(help="Brokers, host:port; overrides the settings.", show_default=False)
-    ] = None,
+    config: ConfigFile = None,
+    bootstrap_servers: Servers = None,
     begin: Annotated[
         str | None,
         typer.Option("--from", metavar="OFFSET|TIME", help="First tick to compare: offset, or ISO time of its record."),
@@ -75,7 +73,6 @@ def audit(
 
     Example: tickcast audit --config tickcast.toml --from 2024-08-08T09:00:00Z
     """
-    from daemon.cli.topics import load
     from daemon.tools.state_export import read_export
     from daemon.tools.verdict import total
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from daemon.cli.tables import table
+from daemon.cli.topics import ConfigFile, Servers, load
 
 if TYPE_CHECKING:
     from daemon.config import Settings
@@ -21,19 +21,14 @@ COLUMNS = ("partition", "owner", "phase", "committed", "end", "lag", "revision")
 
 
 def status(
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="The settings file (TOML).", show_default=False)
-    ] = None,
-    bootstrap_servers: Annotated[
-        str | None, typer.Option(help="Brokers, host:port; overrides the settings.", show_default=False)
-    ] = None,
+    config: ConfigFile = None,
+    bootstrap_servers: Servers = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show who owns which partition of the ticks, and how far behind the forecasts are.
 
     Example: tickcast status --config tickcast.toml
     """
-    from daemon.cli.topics import load
     from daemon.transport.connection import Connection
     from daemon.transport.group import read_group
 

@@ -86,23 +86,7 @@ class World:
 
     def outcomes(self) -> list[ConsumerRecord]:
         """Read all committed forecasts and dead letters."""
-        consumer = KafkaConsumer(
-            bootstrap_servers=self.bootstrap, isolation_level="read_committed", enable_auto_commit=False
-        )
-        places = [
-            TopicPartition(topic, p)
-            for topic in (self.topics.forecasts, self.topics.dead_letters)
-            for p in range(PARTITIONS)
-        ]
-        consumer.assign(places)
-        consumer.seek_to_beginning()
-        ends = consumer.end_offsets(places)
-        found: list[ConsumerRecord] = []
-        while any(consumer.position(place) < ends[place] for place in places):
-            for records in consumer.poll(200, max_records=10_000).values():
-                found += records
-        consumer.close()
-        return found
+        return read_topics(self.bootstrap, self.topics.forecasts, self.topics.dead_letters)
 
     def await_outcomes(self) -> list[ConsumerRecord]:
         """Wait until every tick sent has an outcome, then check that each has exactly one."""
@@ -113,6 +97,21 @@ class World:
             )
         assert Counter(map(origin, found)) == Counter(self.sent)
         return found
+
+
+def read_topics(bootstrap: str, *topics: str) -> list[ConsumerRecord]:
+    """Read all committed records of topics; within a partition they stand in offset order."""
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed", enable_auto_commit=False)
+    places = [TopicPartition(topic, p) for topic in topics for p in range(PARTITIONS)]
+    consumer.assign(places)
+    consumer.seek_to_beginning()
+    ends = consumer.end_offsets(places)
+    found: list[ConsumerRecord] = []
+    while any(consumer.position(place) < ends[place] for place in places):
+        for records in consumer.poll(200, max_records=10_000).values():
+            found += records
+    consumer.close()
+    return found
 
 
 def origin(record: ConsumerRecord) -> tuple[int, int]:

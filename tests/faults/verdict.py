@@ -6,10 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kafka import KafkaConsumer, TopicPartition
-from kafka.consumer.fetcher import ConsumerRecord
-
-from tests.e2e.world import PARTITIONS, origin
+from tests.e2e.world import origin, read_topics
 from tests.faults.stage import Place, Stage
 
 
@@ -67,14 +64,5 @@ def read_outcomes(stage: Stage) -> dict[Place, Outcome]:
 
 def read_places(bootstrap: str, topic: str) -> list[Place]:
     """Return the place of every committed record of a topic."""
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed", enable_auto_commit=False)
-    partitions = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
-    consumer.assign(partitions)
-    consumer.seek_to_beginning()
-    ends = consumer.end_offsets(partitions)
-    found: list[ConsumerRecord] = []
-    while any(consumer.position(tp) < ends[tp] for tp in partitions):
-        for records in consumer.poll(200, max_records=10_000).values():
-            found += records
-    consumer.close()
+    found = read_topics(bootstrap, topic)
     return sorted((record.partition, record.offset) for record in found)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from daemon.core.records import Message
@@ -20,7 +19,7 @@ from daemon.transport.group import read_group
 from daemon.transport.kafka_writer import KafkaWriter
 from schemas import HEADER_PREFIX
 from tests.bundles import tiny_bundle
-from tests.e2e.world import PARTITIONS, World, await_that, origin
+from tests.e2e.world import World, await_that, origin, read_topics
 from tests.integration.tool import Tool
 
 pytestmark = pytest.mark.kafka
@@ -42,19 +41,7 @@ def tool(world: World, **sections: Any) -> Tool:
 
 
 def all_ticks(world: World) -> list[ConsumerRecord]:
-    consumer = KafkaConsumer(
-        bootstrap_servers=world.bootstrap, isolation_level="read_committed", enable_auto_commit=False
-    )
-    places = [TopicPartition(world.topics.ticks, p) for p in range(PARTITIONS)]
-    consumer.assign(places)
-    consumer.seek_to_beginning()
-    ends = consumer.end_offsets(places)
-    found: list[ConsumerRecord] = []
-    while any(consumer.position(place) < ends[place] for place in places):
-        for records in consumer.poll(200).values():
-            found += records
-    consumer.close()
-    return found
+    return read_topics(world.bootstrap, world.topics.ticks)
 
 
 def put_back(world: World) -> list[ConsumerRecord]:
