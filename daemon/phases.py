@@ -15,7 +15,6 @@ that a partition owes before its first tick is written on the way from CATCHING_
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -66,8 +65,3 @@ class Phases:
     def of(self, partition: int) -> Phase:
         """Return a partition's phase."""
         return self._phases.get(partition, Phase.UNKNOWN)
-
-    def having(self, phases: Iterable[Phase]) -> list[int]:
-        """Return the partitions in any of these phases, sorted."""
-        wanted = tuple(phases)
-        return sorted(partition for partition, phase in self._phases.items() if phase in wanted)

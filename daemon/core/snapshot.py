@@ -11,7 +11,8 @@ A snapshot is the value of a record in the state topic, keyed by its instrument.
     5 x f64 bid, ask, bid_size, ask_size, price
     u8      which of seq, session, spoken_session, bid, ask, bid_size, ask_size, price are known, one bit each
     u8, u8  codes of pending_reset and untold_reset, 0 for none
-    4 x u16 lengths: session, spoken_session (bytes), cells, state (numbers)
+    2 x u16 lengths in bytes: session, spoken_session
+    2 x u32 counts of numbers: cells, state
     ...     session, spoken_session (UTF-8), cells (f64), state (f32): (h, c) of every layer
 
 A snapshot without cells and state is a *reset*: nothing is kept, and the next tick says why.
@@ -39,7 +40,7 @@ from schemas import ResetCause
 FORMAT = 1
 MAGIC = b"TCS"
 _HEAD = struct.Struct("<3sBI")
-_BODY = struct.Struct("<12s9q5d3B4H")
+_BODY = struct.Struct("<12s9q5d3B2H2I")
 #: Stable numbers of causes; 0 is none. Append only.
 _CAUSES = (
     None,

@@ -37,6 +37,11 @@ class AssignmentChanges(ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
         self._note_gone(lost, "lost")
 
+    @property
+    def pending(self) -> bool:
+        """True while there is something to take."""
+        return bool(self._gone or self._assigned)
+
     def take(self) -> Polled:
         """Return the changes, without records, and forget them."""
         polled = Polled(

@@ -92,7 +92,8 @@ class KafkaSource:
     def poll(self, timeout_seconds: float, max_records: int) -> Polled:
         """Do as `Source.poll` says; wait up to `REBALANCE_WAIT_SECONDS` while the group rebalances.
 
-        Such a poll delivers nothing anyway. A poll that raised is never tried again: kafka-python would spin in it.
+        Such a poll delivers nothing anyway. Once it is known who has what, nobody waits for ticks: the caller has more
+        to do, and a new partition brings none. A poll that raised is never tried again: kafka-python would spin in it.
 
         Raises
         ------
@@ -100,7 +101,8 @@ class KafkaSource:
         """
         try:
             self._settle()
-            fetched = self._consumer.poll(timeout_ms=timeout_seconds * 1000, max_records=max_records)
+            patience_ms = 0 if self._changes.pending else timeout_seconds * 1000
+            fetched = self._consumer.poll(timeout_ms=patience_ms, max_records=max_records)
             if not fetched:
                 self._settle()
         except Exception as error:

@@ -49,10 +49,10 @@ def test_planned_hand_overs_replay_nothing(stage: Stage, undisturbed: Outcomes) 
 
 
 def test_a_slow_restore_is_disturbed_and_holds_nobody_up(stage: Stage, undisturbed: Outcomes) -> None:
-    never = {"checkpoint_seconds": 1000.0, "checkpoint_ticks": 1_000_000, "max_batch_ticks": 60, "min_batch_ms": 20}
+    never = {"checkpoint_seconds": 1000.0, "checkpoint_ticks": 1_000_000, "max_batch_ticks": 20, "min_batch_ms": 30}
     keeper = stage.daemon("keeper", pipeline=never).wait_ready()
     stage.await_that(lambda: min(stage.view.committed().values()) > 1500, "every partition has a past to replay")
-    slow = stage.planted("slow", ["slow_reads", "0.1"], pipeline=never)
+    slow = stage.planted("slow", ["slow_reads", "0.3"], pipeline=never)
     stage.await_that(lambda: remaining(slow) > 0, "the slow one replays")
     stage.daemon("third", pipeline=never)
     kept = partitions_of(keeper)

@@ -67,7 +67,7 @@ def test_created_topics_are_set_up_for_their_role(kafka: str, admin: KafkaAdminC
     assert {topic.partitions for topic in facts.values()} == {2}
     assert facts["dead_letters"].message_bytes_max == 2_000_000 + 64 * 1024
     assert facts["state"].config["cleanup.policy"] == "compact"
-    assert facts["state"].config["segment.bytes"] == str(16 * 1024 * 1024)
+    assert facts["state"].config["segment.bytes"] == str(4 * 1024 * 1024)
     assert int(facts["state"].config["delete.retention.ms"]) >= 3_600_000
 
 

@@ -52,15 +52,10 @@ def test_a_partition_moves_where_the_table_says_and_an_illegal_move_changes_noth
     assert made.of(8) is Phase.ASSIGNED
 
 
-def test_partitions_are_found_by_phase_sorted_and_unknown_ones_are_forgotten() -> None:
-    made = Phases()
-    for partition in (5, 1, 3):
-        made.move(partition, Phase.ASSIGNED)
-    made.move(1, Phase.RESTORING)
-    assert made.having([Phase.ASSIGNED]) == [3, 5]
-    assert made.having([Phase.ASSIGNED, Phase.RESTORING]) == [1, 3, 5]
+def test_a_partition_that_was_given_up_is_unknown_again() -> None:
+    made = having_gone((Phase.ASSIGNED, Phase.RESTORING), partition=3)
     made.move(3, Phase.UNKNOWN)
-    assert made.having(Phase) == [1, 5]
+    assert made.of(3) is Phase.UNKNOWN
 
 
 def test_the_drawing_names_every_phase_and_no_other() -> None:

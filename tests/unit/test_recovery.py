@@ -175,7 +175,7 @@ def test_a_new_group_begins_at_the_first_tick_and_owes_a_checkpoint() -> None:
         1: (0, True, ResetCause.FIRST),
     }
     assert start.source.positions() == {0: 0, 1: 0}
-    assert start.recovery.phases.having([Phase.RUNNING]) == [0, 1]
+    assert [start.recovery.phases.of(partition) for partition in (0, 1)] == [Phase.RUNNING] * 2
 
 
 @pytest.mark.parametrize("saved", [0, 1, 33, 60])
