@@ -41,6 +41,8 @@ RECOVERY_WAIT_SECONDS = 60.0
 LOOK_SECONDS = 10.0
 #: The bounds inside `Sink.commit` together: transaction 10 s, abort 3 s, letting go of the producer 5 s.
 COMMIT_SECONDS = 20.0
+#: The bounds inside `Sink.open` together, beyond the wait for a broker: letting go 5 s, the claim 10 s, two questions.
+OPEN_SECONDS = 105.0
 #: Pause after a failed transaction, doubled up to the bound while failures follow each other.
 RETRY_SECONDS = (0.1, 5.0)
 #: Outcomes that `dead_letter_ratio_max` looks back on.
@@ -120,7 +122,7 @@ class Service:
         ------
         TickcastError : what ends the process; nothing of the batch in work is visible
         """
-        with self._health.allowing(self._options.broker_timeout_seconds, "a producer"):
+        with self._health.allowing(self._options.broker_timeout_seconds + OPEN_SECONDS, "a producer"):
             self._sink.open()
         self._health.waiting_for = "partitions"
         log.info("loop starts")
@@ -257,7 +259,7 @@ class Service:
             self._checkpoints.drop(partition)
         if self.stopping:
             return  # the next start recovers them
-        with self._health.allowing(2 * self._options.broker_timeout_seconds + COMMIT_SECONDS, "a new producer"):
+        with self._health.allowing(2 * self._options.broker_timeout_seconds + OPEN_SECONDS, "a new producer"):
             self._confirm()
             self._clock.sleep(self._pause)
             self._sink.open()

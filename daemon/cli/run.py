@@ -118,8 +118,9 @@ def _connect(connection: Connection, settings: Settings, engine: Engine) -> tupl
     with health.allowing(wait + COORDINATORS_SECONDS, "a cluster that is ready"):
         limit = preflight(connection, settings)["dead_letters"].message_bytes_max or DEFAULT_MESSAGE_BYTES
     engine.pipeline.dead_letter_bytes_max = limit - DEAD_LETTER_OVERHEAD_BYTES
-    if kafka.auto_offset_reset == "latest" and begin_at_end(connection, kafka.group_id, topics.ticks):
-        log.info("the group is new and begins at the end of the topic")
+    with health.allowing(COORDINATORS_SECONDS, "the offsets of the group"):
+        if kafka.auto_offset_reset == "latest" and begin_at_end(connection, kafka.group_id, topics.ticks):
+            log.info("the group is new and begins at the end of the topic")
     names = {"instance_id": kafka.instance_id, "group_id": kafka.group_id}
     with health.allowing(2 * wait, "a consumer"):  # for a broker, then for the topic
         source = KafkaSource(connection, topic=topics.ticks, timeout_seconds=wait, **names)
@@ -130,5 +131,6 @@ def _connect(connection: Connection, settings: Settings, engine: Engine) -> tupl
         timeout_seconds=wait,
         **names,
     )
-    reader = KafkaReader(connection, {"ticks": topics.ticks, "state": topics.state}, timeout_seconds=wait)
+    # Its own short patience: recovery asks again, and the loop must not wait for one answer as long as for a cluster.
+    reader = KafkaReader(connection, {"ticks": topics.ticks, "state": topics.state})
     return source, sink, reader

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from kafka import errors
+from kafka import KafkaProducer, errors
 from kafka.net.compat import KafkaNetClient
 
 from daemon.errors import AccessDenied, BrokerUnavailable, Fenced, TickcastError, TopicError
@@ -20,6 +21,9 @@ ATTEMPT_SECONDS = 5.0
 #: The least time between two questions of one client for metadata, its first included. kafka-python takes no option for
 #: it, and its 100 ms were half of a restart: consumer 0.1 s, producer 0.3 s.
 METADATA_BACKOFF_MS = 10
+
+#: A request on its way may hold a producer's thread up for its whole timeout.
+LET_GO_SECONDS = 15.0
 
 Client = TypeVar("Client")
 
@@ -85,6 +89,25 @@ def connect(client: Callable[..., Client], connection: Connection, timeout_secon
                     "is it running, and is [kafka] bootstrap_servers right?"
                 ) from error
             _log.warning("no Kafka broker answers at %s yet, trying again", connection.bootstrap_servers)
+
+
+def let_go(producer: KafkaProducer, wait_seconds: float) -> None:
+    """Close a producer without writing what it still holds; wait only so long. Never raises.
+
+    Its own `close` goes on trying to deliver, and a producer that has been given up must not do that: it once added
+    partitions to a new transaction, seconds after it had failed, when the broker came back.
+    """
+
+    def close() -> None:
+        try:
+            producer._sender.force_close()
+            producer.close(timeout=LET_GO_SECONDS)
+        except Exception as error:
+            _log.debug("a producer did not close cleanly: %s", reason(error))
+
+    closing = threading.Thread(target=close, name="tickcast-close-producer", daemon=True)
+    closing.start()
+    closing.join(wait_seconds)
 
 
 def translate(error: Exception, doing: str) -> TickcastError:

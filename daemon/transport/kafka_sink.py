@@ -16,23 +16,27 @@ fenced producer a reason to exit, the two could end each other.
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-from kafka import KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.errors import KafkaTimeoutError
 from kafka.producer.future import FutureRecordMetadata
 from kafka.structs import OffsetAndMetadata
 
 from daemon.errors import AccessDenied, BrokerUnavailable, Fenced, TopicError, TransactionFailed
+from daemon.transport.admin_line import AdminLine
 from daemon.transport.connection import Connection, transactional_id
-from daemon.transport.kafka_client import connect, reason, translate
+from daemon.transport.kafka_client import connect, let_go, reason, translate
+from daemon.transport.kafka_hanging import end_hanging, read_last
 from daemon.transport.kafka_topic import refresh
 from daemon.transport.lane import Lane
 from daemon.transport.port import Outgoing, Role
 
 _log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 #: How long a killed process can block `read_committed` readers and the next owner; Kafka Streams chose the same.
 TRANSACTION_TIMEOUT_SECONDS = 10.0
@@ -53,6 +57,8 @@ ABORT_TIMEOUT_SECONDS = 3.0
 #: Asked for when a transaction writes to a partition that the producer has not heard of: topics grow.
 METADATA_TIMEOUT_SECONDS = 3.0
 CLOSE_TIMEOUT_SECONDS = 5.0
+#: For each of two questions about transactions that hang; above the patience with leaders and coordinators in them.
+ASK_TIMEOUT_SECONDS = 45.0
 
 #: Failures that no new producer mends; everything else is `TransactionFailed`.
 FINAL = (AccessDenied, Fenced, TopicError)
@@ -78,14 +84,16 @@ class KafkaSink:
         self._connection = connection
         self._topics = dict(topics)
         self._ticks_topic = ticks_topic
+        self._group_id = group_id
         self._instance_id = instance_id
         self._transactional_id = transactional_id(group_id, instance_id)
+        self._admin = AdminLine(connection)
         self._timeout_seconds = timeout_seconds
         self._producer: KafkaProducer | None = None
         self._lane: Lane | None = None
 
     def open(self) -> None:
-        """Claim our transactional id: fences and aborts what an earlier holder left open.
+        """Claim our transactional id: fences and aborts what an earlier holder left open, ends what Kafka left open.
 
         Call it again after `TransactionFailed`, before reading committed offsets: only then is it settled whether a
         commit whose answer was lost has happened.
@@ -116,12 +124,17 @@ class KafkaSink:
         )
         self._producer, self._lane = producer, Lane("sink")
         try:
+            last = self._ask(lambda admin: read_last(admin, self._transactional_id))
             producer.init_transactions()
+            topics = self._topics.values()
+            self._ask(lambda admin: end_hanging(admin, self._group_id, self._instance_id, topics, last))
             self._look_up_topics(producer)
         except Exception as error:
             self._discard()
             ours = translate(error, f"claiming the transactional id {self._transactional_id}")
             raise (ours if isinstance(ours, FINAL) else BrokerUnavailable(str(ours))) from error
+        finally:
+            self._admin.close()
 
     def commit(self, outgoing: Outgoing, offsets: Mapping[int, int], group_metadata: object) -> None:
         """Do as `Sink.commit` says; the records carry the time of publishing.
@@ -183,6 +196,9 @@ class KafkaSink:
                 raise TopicError(f"cannot write to {topic}: {reason(error)}; see `tickcast topics check`") from error
         return futures
 
+    def _ask(self, question: Callable[[KafkaAdminClient], Answer]) -> Answer:
+        return self._admin.ask(question, "looking for transactions that Kafka left open", ASK_TIMEOUT_SECONDS)
+
     def _look_up_topics(self, producer: KafkaProducer) -> None:
         """Learn the partitions of the output topics now, not inside the first transaction."""
         for topic in self._topics.values():
@@ -208,15 +224,12 @@ class KafkaSink:
             _log.debug("the transaction could not be aborted: %s", reason(error))
 
     def _discard(self) -> None:
-        """Let go of the producer; with records it cannot deliver its `close` waits for them, so not here."""
         producer, lane = self._producer, self._lane
         self._producer = self._lane = None
         if producer is None or lane is None:
             return
         lane.close()
-        closing = threading.Thread(target=_close, args=(producer,), name="tickcast-close-producer", daemon=True)
-        closing.start()
-        closing.join(CLOSE_TIMEOUT_SECONDS)
+        let_go(producer, CLOSE_TIMEOUT_SECONDS)
 
 
 def _check(futures: list[FutureRecordMetadata]) -> None:
@@ -226,10 +239,3 @@ def _check(futures: list[FutureRecordMetadata]) -> None:
             raise future.exception
         if not future.is_done:
             raise KafkaTimeoutError("a record was neither delivered nor refused")
-
-
-def _close(producer: KafkaProducer) -> None:
-    try:
-        producer.close(timeout=DELIVERY_TIMEOUT_SECONDS + REQUEST_TIMEOUT_SECONDS)
-    except Exception as error:
-        _log.debug("the producer did not close cleanly: %s", reason(error))

@@ -7,7 +7,6 @@ transaction gets its whole time, and what fails ends the command.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 from daemon.core.records import Message
 from daemon.errors import Fenced, TopicError
 from daemon.transport.connection import Connection
-from daemon.transport.kafka_client import connect, reason, translate
+from daemon.transport.kafka_client import connect, let_go, reason, translate
 from daemon.transport.lane import Lane
 
 _log = logging.getLogger(__name__)
@@ -100,9 +99,7 @@ class KafkaWriter:
     def close(self) -> None:
         """Let the producer go. Bounded in time, never raises."""
         self._lane.close()
-        closing = threading.Thread(target=_close, args=(self._producer,), name="tickcast-close-writer", daemon=True)
-        closing.start()
-        closing.join(CLOSE_SECONDS)
+        let_go(self._producer, CLOSE_SECONDS)
 
     def __enter__(self) -> Self:
         return self
@@ -163,10 +160,3 @@ class Transaction:
         positions = {TopicPartition(topic, p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}
         group = ConsumerGroupMetadata(group_id=group_id)
         self._lane.call(lambda: self._producer.send_offsets_to_transaction(positions, group), self.left_seconds)
-
-
-def _close(producer: KafkaProducer) -> None:
-    try:
-        producer.close(timeout=DELIVERY_SECONDS)
-    except Exception as error:
-        _log.debug("the producer did not close cleanly: %s", reason(error))

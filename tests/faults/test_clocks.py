@@ -14,7 +14,7 @@ JUMPS = "0,-1,0.5,3000,-3600,0,-86400,-0.01"
 
 
 def test_a_clock_that_jumps_loses_nothing(stage: Stage, undisturbed: Outcomes) -> None:
-    paced = {"max_batch_ticks": 100, "min_batch_ms": 10, "checkpoint_seconds": 0.3}
+    paced = {"max_batch_ticks": 40, "min_batch_ms": 20, "checkpoint_seconds": 0.3}
     daemon = stage.planted("0", ["clock_jumps", JUMPS], pipeline=paced).wait_ready()
     stage.await_progress(8000)
     metrics = daemon.metrics()

@@ -41,8 +41,8 @@ GOLDEN_CONTENT = bytes.fromhex(
     "05"  # untold_reset revision
     "0300"  # bytes of session
     "0000"  # bytes of spoken_session
-    "0200"  # cells
-    "0300"  # numbers of state
+    "02000000"  # cells
+    "03000000"  # numbers of state
     "c3a931"  # session é1
     "000000000000d03f"  # cell 0.25
     "010000000000f87f"  # cell NaN with a payload
@@ -50,7 +50,7 @@ GOLDEN_CONTENT = bytes.fromhex(
     "00000080"  # state -0.0
     "0100c07f"  # state NaN with a payload
 )
-GOLDEN = b"TCS\x01" + bytes.fromhex("fea2b755") + GOLDEN_CONTENT
+GOLDEN = b"TCS\x01" + bytes.fromhex("7d6d1188") + GOLDEN_CONTENT
 
 
 def instrument(cells: tuple[float, ...] = (1e-8, -2.5), **facts: Any) -> Instrument:

@@ -1,0 +1,210 @@
+"""Transactions that Kafka forgot to end: found before anything is written again, and ended as it was decided.
+
+A coordinator ends a transaction by a marker in each of its partitions. Kafka 4 leaves those out that have no leader at
+that moment, since it takes them for deleted, and calls the transaction complete all the same
+(`KRaftMetadataCache.getPartitionLeaderEndpoint` has one answer for both). It takes a partition of which no replica is
+up: a single broker that was killed, or that stood still for longer than its session, did it in two of three trials
+(4.3.1). Such records stay open. Readers of `read_committed` wait behind them, and the next transaction of the same
+producer ends them with its own commit: forecasts appear that were aborted, and offsets count as answered that never
+were (both seen).
+
+So the cluster is asked whenever a producer is opened. A transaction hangs where a partition holds it open, its
+coordinator does not count the partition among those it has still to end, and the partition holds it open still.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import AbortTransactionSpec
+from kafka.errors import (
+    ClusterAuthorizationFailedError,
+    NodeNotReadyError,
+    RetriableError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailedError,
+    TransactionalIdNotFoundError,
+    UnknownTopicOrPartitionError,
+)
+
+from daemon.errors import AccessDenied, TopicError
+from daemon.transport.admin_client import coordinated, describe_group
+from daemon.transport.connection import transactional_id
+
+_log = logging.getLogger(__name__)
+
+#: Where groups keep their offsets; a transaction that commits offsets has a part in it.
+OFFSETS_TOPIC = "__consumer_offsets"
+#: How long a partition may be without a leader; a broker that comes back needs some seconds.
+LEADER_SECONDS = 10.0
+
+COMMITTED = ("PrepareCommit", "CompleteCommit")
+ABORTED = ("CompleteAbort",)
+#: Whoever claims the id has these aborted.
+UNFINISHED = ("Ongoing", "PrepareAbort", "PrepareEpochFence")
+
+Answer = TypeVar("Answer")
+
+
+class Last(NamedTuple):
+    """What a coordinator says of the last transaction under an id."""
+
+    state: str
+    #: Those it has still to end.
+    partitions: Collection[TopicPartition] = ()
+
+
+class Hanging(NamedTuple):
+    """What a transaction has left open in one partition."""
+
+    transactional_id: str
+    partition: TopicPartition
+    producer_id: int
+    producer_epoch: int
+    coordinator_epoch: int
+    start_offset: int
+
+
+def read_last(admin: KafkaAdminClient, id_: str) -> Last:
+    """Return what the coordinator says of the last transaction under an id."""
+    try:
+        found = coordinated(lambda: admin.describe_transactions([id_]))[id_]
+    except (TransactionalIdNotFoundError, TransactionalIdAuthorizationFailedError):
+        return Last("Unknown")
+    return Last(found.state.value, found.topic_partitions)
+
+
+def end_hanging(admin: KafkaAdminClient, group_id: str, instance_id: str, topics: Collection[str], last: Last) -> None:
+    """End what hangs in these topics, and in the offsets of groups, of our own transactions and of absent instances.
+
+    Parameters
+    ----------
+    last : what `read_last` said of our id before it was claimed
+
+    Raises
+    ------
+    AccessDenied : something hangs, and we have no right to end it
+    TopicError : something of ours hangs, and nobody can tell whether it was committed
+    """
+    hanging = patiently(lambda: find_hanging(admin, transactional_id(group_id, ""), topics))
+    ours = [part for part in hanging if part.transactional_id == transactional_id(group_id, instance_id)]
+    for part in ours:
+        _end(admin, part, committed=_was_committed(last, part, ours))
+    others = {part.transactional_id for part in hanging} - {part.transactional_id for part in ours}
+    if not others:
+        return
+    # Who is there ends his own: he may be writing, and to end what he writes now would be wrong.
+    there = {transactional_id(group_id, m["group_instance_id"]) for m in describe_group(admin, group_id)["members"]}
+    finals = {other: read_last(admin, other).state for other in sorted(others - there)}
+    for part in hanging:
+        final = finals.get(part.transactional_id)
+        if final in COMMITTED + ABORTED:
+            _end(admin, part, committed=final in COMMITTED)
+
+
+def find_hanging(admin: KafkaAdminClient, ids: str, topics: Collection[str]) -> list[Hanging]:
+    """Return what hangs, without what the cluster gives us no right to see."""
+    names = [*topics, OFFSETS_TOPIC]
+    open_before = dict(_open_transactions(admin, names))
+    if not open_before:
+        return []
+    listed = admin.list_transactions(producer_id_filters=sorted({producer for _, producer in open_before}))
+    owners = {each.producer_id: each.transactional_id for found in listed.values() for each in found}
+    ours = {producer: owner for producer, owner in owners.items() if owner.startswith(ids)}
+    if not ours:
+        return []
+    described = coordinated(lambda: admin.describe_transactions(sorted(ours.values())))
+    open_after = dict(_open_transactions(admin, names))
+    return [
+        Hanging(
+            ours[producer],
+            tp,
+            producer,
+            before.producer_epoch,
+            before.coordinator_epoch,
+            before.current_transaction_start_offset,
+        )
+        for (tp, producer), before in sorted(open_before.items())
+        if producer in ours
+        and tp not in described[ours[producer]].topic_partitions
+        and (after := open_after.get((tp, producer))) is not None
+        and after.current_transaction_start_offset == before.current_transaction_start_offset
+    ]
+
+
+def patiently(ask: Callable[[], Answer]) -> Answer:
+    """Ask, and ask again while a partition has no leader."""
+    deadline = time.monotonic() + LEADER_SECONDS
+    while True:
+        try:
+            return ask()
+        except (RetriableError, NodeNotReadyError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _open_transactions(
+    admin: KafkaAdminClient, topics: Collection[str]
+) -> Iterator[tuple[tuple[TopicPartition, int], Any]]:
+    """Yield what the partitions' leaders hold open, as (partition, producer id) and kafka-python's description."""
+    for topic in admin.describe_topics(list(topics)):
+        partitions = [TopicPartition(topic["name"], each["partition_index"]) for each in topic["partitions"]]
+        try:
+            described = admin.describe_producers(partitions)
+        except (TopicAuthorizationFailedError, UnknownTopicOrPartitionError) as error:
+            _log.debug("the producers of %s cannot be seen: %s", topic["name"], type(error).__name__)
+            continue
+        for tp, state in described.items():
+            for producer in state.active_producers:
+                if producer.current_transaction_start_offset >= 0:
+                    yield (tp, producer.producer_id), producer
+
+
+def _was_committed(last: Last, part: Hanging, parts: Collection[Hanging]) -> bool:
+    if last.state in COMMITTED:
+        return True
+    if last.state in ABORTED:
+        return False
+    if last.state in UNFINISHED:
+        # What hung before it has been committed: after an abort this is done before anything else.
+        return part.partition not in last.partitions
+    if any(each.partition.topic == OFFSETS_TOPIC for each in parts):
+        return False  # its offsets hang too, so it has not counted so far
+    raise TopicError(
+        f"Kafka has left a transaction of {part.transactional_id} open, {_place(part)}, and cannot tell any more "
+        "whether it was committed; look whether the committed offsets are beyond it, then end it with "
+        "`kafka-transactions.sh abort`"
+    )
+
+
+def _end(admin: KafkaAdminClient, part: Hanging, *, committed: bool) -> None:
+    """Write the marker that is missing."""
+    outcome = "committed" if committed else "aborted"
+    try:
+        patiently(lambda: admin._manager.run(_write_marker, admin, part, committed))
+    except ClusterAuthorizationFailedError as error:
+        raise AccessDenied(
+            f"Kafka has left a transaction of {part.transactional_id} open, {_place(part)}; grant our user "
+            f"CLUSTER_ACTION on the cluster, or have it ended: it was {outcome}"
+        ) from error
+    _log.warning(
+        "Kafka had left a transaction of %s open, %s; it is %s now", part.transactional_id, _place(part), outcome
+    )
+
+
+async def _write_marker(admin: KafkaAdminClient, part: Hanging, committed: bool) -> None:
+    spec = AbortTransactionSpec(part.partition, part.producer_id, part.producer_epoch, part.coordinator_epoch)
+    request = admin._abort_transaction_request(spec)
+    request.markers[0].transaction_result = committed
+    (leader,) = await admin._async_get_leader_for_partitions([part.partition])
+    response = await admin._manager.send(request, node_id=leader)
+    admin._abort_transaction_process_response(response, spec)
+
+
+def _place(part: Hanging) -> str:
+    return f"{part.partition.topic}-{part.partition.partition} from offset {part.start_offset}"
