@@ -3,6 +3,8 @@
 PYTHON := $(firstword $(shell command -v python3.11 python3 2>/dev/null))
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Two at a time: most tests wait for a broker or a process. A file stays with one worker, and so does what it shares.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: install demo test check format lock clean
 .DELETE_ON_ERROR:
@@ -24,13 +26,13 @@ demo: $(INSTALLED)
 
 # make test TEST_ARGS="-k session"
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not long" $(TEST_ARGS)
+	$(PYTEST) -m "not long" $(TEST_ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m long
+	$(PYTEST) -m long
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -23,11 +23,11 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import AbortTransactionSpec
 from kafka.errors import (
     ClusterAuthorizationFailedError,
-    NodeNotReadyError,
     RetriableError,
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailedError,
     TransactionalIdNotFoundError,
+    UnknownBrokerIdError,
     UnknownTopicOrPartitionError,
 )
 
@@ -90,7 +90,7 @@ def end_hanging(admin: KafkaAdminClient, group_id: str, instance_id: str, topics
     AccessDenied : something hangs, and we have no right to end it
     TopicError : something of ours hangs, and nobody can tell whether it was committed
     """
-    hanging = patiently(lambda: find_hanging(admin, transactional_id(group_id, ""), topics))
+    hanging = patiently(lambda: find_hanging(admin, group_id, topics))
     ours = [part for part in hanging if part.transactional_id == transactional_id(group_id, instance_id)]
     for part in ours:
         _end(admin, part, committed=_was_committed(last, part, ours))
@@ -106,19 +106,19 @@ def end_hanging(admin: KafkaAdminClient, group_id: str, instance_id: str, topics
             _end(admin, part, committed=final in COMMITTED)
 
 
-def find_hanging(admin: KafkaAdminClient, ids: str, topics: Collection[str]) -> list[Hanging]:
-    """Return what hangs, without what the cluster gives us no right to see."""
-    names = [*topics, OFFSETS_TOPIC]
-    open_before = dict(_open_transactions(admin, names))
+def find_hanging(admin: KafkaAdminClient, group_id: str, topics: Collection[str]) -> list[Hanging]:
+    """Return what hangs of a group's instances, without what the cluster gives us no right to see."""
+    places = _places(admin, group_id, topics)
+    open_before = dict(_open_transactions(admin, places))
     if not open_before:
         return []
     listed = admin.list_transactions(producer_id_filters=sorted({producer for _, producer in open_before}))
     owners = {each.producer_id: each.transactional_id for found in listed.values() for each in found}
-    ours = {producer: owner for producer, owner in owners.items() if owner.startswith(ids)}
+    ours = {producer: id_ for producer, id_ in owners.items() if id_.startswith(transactional_id(group_id, ""))}
     if not ours:
         return []
     described = coordinated(lambda: admin.describe_transactions(sorted(ours.values())))
-    open_after = dict(_open_transactions(admin, names))
+    open_after = dict(_open_transactions(admin, places))
     return [
         Hanging(
             ours[producer],
@@ -142,22 +142,40 @@ def patiently(ask: Callable[[], Answer]) -> Answer:
     while True:
         try:
             return ask()
-        except (RetriableError, NodeNotReadyError):
+        except (RetriableError, UnknownBrokerIdError):  # the second: kafka-python looks for broker -1
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
 
 
+def _places(admin: KafkaAdminClient, group_id: str, topics: Collection[str]) -> list[list[TopicPartition]]:
+    """Return the partitions that the transactions of a group write to, topic by topic."""
+    places = []
+    for topic in admin.describe_topics([*topics, OFFSETS_TOPIC]):
+        indexes = [each["partition_index"] for each in topic["partitions"]]
+        if topic["name"] == OFFSETS_TOPIC and indexes:
+            indexes = [offsets_partition(group_id, len(indexes))]
+        places.append([TopicPartition(topic["name"], index) for index in indexes])
+    return places
+
+
+def offsets_partition(group_id: str, count: int) -> int:
+    """Return where a group keeps its offsets: Java's hash of its name, without the sign, modulo the partitions."""
+    code = 0
+    for character in group_id:
+        code = (31 * code + ord(character)) & 0xFFFFFFFF
+    return (code & 0x7FFFFFFF) % count
+
+
 def _open_transactions(
-    admin: KafkaAdminClient, topics: Collection[str]
+    admin: KafkaAdminClient, places: Collection[Collection[TopicPartition]]
 ) -> Iterator[tuple[tuple[TopicPartition, int], Any]]:
     """Yield what the partitions' leaders hold open, as (partition, producer id) and kafka-python's description."""
-    for topic in admin.describe_topics(list(topics)):
-        partitions = [TopicPartition(topic["name"], each["partition_index"]) for each in topic["partitions"]]
+    for partitions in places:
         try:
             described = admin.describe_producers(partitions)
         except (TopicAuthorizationFailedError, UnknownTopicOrPartitionError) as error:
-            _log.debug("the producers of %s cannot be seen: %s", topic["name"], type(error).__name__)
+            _log.debug("the producers of %s cannot be seen: %s", partitions, type(error).__name__)
             continue
         for tp, state in described.items():
             for producer in state.active_producers:

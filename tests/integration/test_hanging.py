@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.errors import ClusterAuthorizationFailedError
+from kafka.producer.transaction_manager import TxnOffsetCommitHandler
+from kafka.structs import OffsetAndMetadata
 
 from daemon.core.records import Message
 from daemon.dev.broker import start_broker
 from daemon.errors import AccessDenied, TopicError
 from daemon.transport import kafka_hanging
 from daemon.transport.connection import transactional_id
-from daemon.transport.kafka_hanging import find_hanging
+from daemon.transport.kafka_hanging import OFFSETS_TOPIC, find_hanging, offsets_partition
 from tests.contract.members import forecast, owning, settled
 from tests.contract.worlds import KafkaWorld
 
@@ -52,6 +54,17 @@ class Careless:
         self._world._send(self.producer, [Message(partition, b"key", value.encode())], "forecasts")
         self.producer.flush(10)
 
+    def commit_offsets(self, offsets: dict[int, int], group_metadata: object) -> None:
+        """Let offsets wait for the end of the transaction, of which the coordinator knows nothing."""
+        for partition, offset in offsets.items():
+            tp = TopicPartition(self._world.topics.ticks, partition)
+            self._manager._pending_txn_offset_commits[tp] = OffsetAndMetadata(offset, "", -1)
+        handler = TxnOffsetCommitHandler(self._manager, group_metadata, self._manager._pending_txn_offset_commits, None)
+        with self._manager._lock:
+            self._manager._enqueue_request(handler)
+        self.producer._sender.wakeup()
+        assert handler.result.wait(10)
+
 
 def forecasts(world: KafkaWorld) -> list[bytes | None]:
     return [record.value for record in world.read("forecasts")]
@@ -60,7 +73,7 @@ def forecasts(world: KafkaWorld) -> list[bytes | None]:
 def hanging_in(world: KafkaWorld) -> list[int]:
     admin = KafkaAdminClient(**world._options())
     try:
-        found = find_hanging(admin, transactional_id(world.group, ""), [world.topics.forecasts])
+        found = find_hanging(admin, world.group, [world.topics.forecasts])
     finally:
         admin.close()
     return [each.partition.partition for each in found]
@@ -96,6 +109,31 @@ def test_nothing_is_guessed(world: KafkaWorld) -> None:
     with pytest.raises(TopicError, match=rf"{world.topics.forecasts}-0 from offset 0.*kafka-transactions"):
         world.sink().open()
     assert hanging_in(world) == [0]
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_offsets_that_hang_are_ended_too(world: KafkaWorld, committed: bool) -> None:
+    source = owning(world.source()).source
+    careless = Careless(world)
+    careless.write("there", 1, told=True)
+    careless.commit_offsets({0: 7}, source.group_metadata())
+    (careless.producer.commit_transaction if committed else careless.producer.abort_transaction)()
+    assert source.committed([0]) == {}, "nobody can tell yet"
+    sink = world.sink()
+    sink.open()
+    assert settled(source, [0]) == {0: 7 if committed else None}
+    sink.commit(forecast("next"), {1: 1}, source.group_metadata())
+    assert settled(source, [0, 1]) == {0: 7 if committed else None, 1: 1}
+
+
+def test_what_hangs_with_its_offsets_has_not_counted(world: KafkaWorld) -> None:
+    source = owning(world.source()).source
+    careless = Careless(world)
+    careless.write("left", 0, told=False)
+    careless.commit_offsets({0: 7}, source.group_metadata())
+    world.sink().open()
+    assert forecasts(world) == []
+    assert settled(source, [0]) == {0: None}
 
 
 def test_an_instance_that_is_gone_is_seen_to_and_one_that_is_there_sees_to_itself(world: KafkaWorld) -> None:
@@ -134,3 +172,17 @@ def test_without_the_right_it_is_said_what_is_needed(world: KafkaWorld, monkeypa
     monkeypatch.setattr(kafka_hanging, "_write_marker", refuse)  # a broker whose own rights are taken stops working
     with pytest.raises(AccessDenied, match=r"-0 from offset 0.*CLUSTER_ACTION.*it was committed"):
         world.sink().open()
+
+
+def test_the_offsets_of_a_group_are_where_the_cluster_keeps_them(world: KafkaWorld) -> None:
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    end = world.hang("0", forecast("a").messages["forecasts"][0], {0: 1}, source.group_metadata())
+    admin = KafkaAdminClient(**world._options())
+    id_ = transactional_id(world.group, "0")
+    (offsets,) = (tp for tp in admin.describe_transactions([id_])[id_].topic_partitions if tp.topic == OFFSETS_TOPIC)
+    partitions = len(admin.describe_topics([OFFSETS_TOPIC])[0]["partitions"])
+    admin.close()
+    end(committed=False)
+    assert partitions > 1
+    assert offsets_partition(world.group, partitions) == offsets.partition
