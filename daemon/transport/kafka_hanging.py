@@ -160,11 +160,12 @@ def _places(admin: KafkaAdminClient, group_id: str, topics: Collection[str]) -> 
 
 
 def offsets_partition(group_id: str, count: int) -> int:
-    """Return where a group keeps its offsets: Java's hash of its name, without the sign, modulo the partitions."""
+    """Return where a group keeps its offsets: the magnitude of Java's hash of its name, modulo the partitions."""
     code = 0
     for character in group_id:
         code = (31 * code + ord(character)) & 0xFFFFFFFF
-    return (code & 0x7FFFFFFF) % count
+    magnitude = code if code < 2**31 else 2**32 - code
+    return magnitude % 2**31 % count  # Java has no magnitude of its least number, and Kafka takes 0
 
 
 def _open_transactions(
