@@ -23,7 +23,7 @@ from daemon.core.marker import Marker, MarkerError
 from daemon.core.pipeline import Pipeline
 from daemon.core.records import Record
 from daemon.core.snapshot import Snapshot, SnapshotError
-from daemon.errors import BrokerUnavailable
+from daemon.errors import BrokerUnavailable, TopicError
 from daemon.logs import facts, log
 from daemon.phases import Phase, Phases
 from daemon.resume import Found, Plan, Terms, decide
@@ -190,6 +190,13 @@ class Recovery:
             self._journeys.remove(journey)
             arrived.append(end.value)
             _log_arrival(end.value)
+            pace = Pace.MOVED
+        except TopicError as error:
+            if self._terms.on_lost_ticks == "stop" or self.phases.of(journey.partition) is not Phase.CATCHING_UP:
+                raise
+            # Deleted since it was decided to replay them: decide again, on what is there now.
+            log.warning("ticks were lost while replayed", extra=facts(partition=journey.partition, error=str(error)))
+            self.begin([journey.partition])
             pace = Pace.MOVED
         if pace is Pace.MOVED:
             for each in self._journeys:

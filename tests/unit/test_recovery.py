@@ -244,6 +244,24 @@ def test_lost_ticks_stop_or_start_cold_as_told(first: int, committed: int, begin
     assert remembered(start.pipeline) == []
 
 
+def test_ticks_that_are_lost_while_they_are_replayed_stop_or_start_cold_as_told() -> None:
+    world = World()
+    world.fill(3 * READ_RECORDS)
+    world.save(20)
+    end = world.group.offsets[0] = 3 * READ_RECORDS
+    stopping, going_on = world.start(), world.start(on_lost_ticks="reset")
+    for start in (stopping, going_on):
+        while not start.recovery.replayed_count:
+            start.recovery.work(0)
+    assert going_on.recovery.remaining_ticks > READ_RECORDS
+    world.log.trim("ticks", 0, end - 10)
+    with pytest.raises(TopicError, match="does not hold the offset"):
+        stopping.arrive()
+    (arrived,) = going_on.arrive().values()
+    assert (arrived.start, arrived.owed, arrived.marker.origin) == (end, True, ResetCause.COLD)
+    assert remembered(going_on.pipeline) == []
+
+
 def test_a_partition_added_later_begins_at_its_first_tick_though_the_others_began_at_the_end() -> None:
     world = World(1)
     world.fill(20)
