@@ -14,9 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.rig import machine
+from bench.rig import machine, write_section
 
-BEGIN, END = "<!-- figures -->\n", "<!-- /figures -->"
 NOTE = (
     "2 x LSTM(64), the 14 default features, 4 horizons; one process, one broker, 2 cores shared by all of it. The"
     " ratio is what carries over to other machines: the bare loop consumes the same ticks and produces as many"
@@ -177,10 +176,8 @@ def main() -> None:
     section = table(options.ticks, options.quick)
     if options.quick:
         print(section)
-        return
-    head, _, rest = options.document.read_text("utf-8").partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    options.document.write_text(head + BEGIN + section + END + tail, "utf-8")
+    else:
+        write_section(options.document, "figures", section)
 
 
 if __name__ == "__main__":

@@ -157,6 +157,16 @@ def outcomes(daemon: ChildDaemon) -> float:
     return sum(metrics[f'tickcast_ticks_total{{outcome="{outcome}"}}'] for outcome in ("forecast", "dead_letter"))
 
 
+def write_section(document: Path, name: str, text: str) -> None:
+    """Replace what stands between `<!-- name -->` and `<!-- /name -->`."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    head, opened, rest = document.read_text("utf-8").partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not (opened and closed):
+        raise SystemExit(f"{document} has no section between {begin.strip()} and {end}")
+    document.write_text(head + begin + text + end + tail, "utf-8")
+
+
 def machine() -> str:
     """Say where the figures come from."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,9 +1,10 @@
 """Whether memory grows: hours at 2,000 ticks/s, with instruments that come and go and sessions that change, resident
 memory at the end against that after ten minutes (after a sixth of the time, where that is less than an hour).
 
-Prints both and their ratio, and exits with 1 when it grew by more than 3 %.
+Prints both and their ratio, writes them into a document's section `soak` if there is one, and exits with 1 when memory
+grew by more than 3 %.
 
-    python -m bench.soak [--hours H | --minutes M]
+    python -m bench.soak [--hours H | --minutes M] [--document README.md]
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from bench.feed import Feed, Mix, quotes
-from bench.rig import Rig, bench_bundle, machine, median, rig, wait_for_ticks
+from bench.rig import Rig, bench_bundle, machine, median, rig, wait_for_ticks, write_section
 from daemon.dev.child import ChildDaemon
 
 #: Every second a hundred new instruments, every twenty seconds a session.
@@ -81,12 +83,25 @@ def resident(daemon: ChildDaemon, seconds: float) -> Iterable[float]:
         yield process.memory_info().rss / 1e6
 
 
+def sentence(found: Mapping[str, Any]) -> str:
+    """Write what was found for people."""
+    early_minutes = min(AFTER_SECONDS, found["seconds"] / 6) / 60
+    early, end, growth = found["resident_mb early"], found["resident_mb end"], found["ratio"] - 1
+    return (
+        f"\nSoaked for {found['seconds'] / 3600:g} h at {MIX.rate:,} ticks/s, {MIX.newcomers_per_second} new instruments "
+        f"a second and a session every {MIX.session_seconds} s: {end:.1f} MB resident at the end, {early:.1f} MB after "
+        f"{early_minutes:g} minutes ({growth:+.1%}); {found['ticks']:,.0f} forecasts, {found['evictions']:,.0f} "
+        f"evictions (`python -m bench.soak`, {found['machine']}).\n\n"
+    )
+
+
 def main() -> None:
     """Run it and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--hours", type=float, default=1.0)
     length.add_argument("--minutes", type=float)
+    parser.add_argument("--document", type=Path)
     options = parser.parse_args()
     seconds = 3600 * options.hours if options.minutes is None else 60 * options.minutes
     with tempfile.TemporaryDirectory() as folder, rig(Path(folder)) as on:
@@ -102,6 +117,8 @@ def main() -> None:
         "restored": found.metrics["tickcast_restore_seconds_count"],
     }
     print(json.dumps(result, indent=2))
+    if options.document:
+        write_section(options.document, "soak", sentence(result))
     sys.exit(found.ratio > 1 + GROWTH_MAX)
 
 
