@@ -29,6 +29,7 @@ from kafka.errors import (
     TransactionalIdNotFoundError,
     UnknownBrokerIdError,
     UnknownTopicOrPartitionError,
+    UnsupportedVersionError,
 )
 
 from daemon.errors import AccessDenied, TopicError
@@ -41,6 +42,9 @@ _log = logging.getLogger(__name__)
 OFFSETS_TOPIC = "__consumer_offsets"
 #: How long a partition may be without a leader; a broker that comes back needs some seconds.
 LEADER_SECONDS = 10.0
+
+#: No right, not there, or a broker that cannot tell.
+UNSEEN = (TopicAuthorizationFailedError, UnknownTopicOrPartitionError, UnsupportedVersionError)
 
 COMMITTED = ("PrepareCommit", "CompleteCommit")
 ABORTED = ("CompleteAbort",)
@@ -175,7 +179,7 @@ def _open_transactions(
     for partitions in places:
         try:
             described = admin.describe_producers(partitions)
-        except (TopicAuthorizationFailedError, UnknownTopicOrPartitionError) as error:
+        except UNSEEN as error:
             _log.debug("the producers of %s cannot be seen: %s", partitions, type(error).__name__)
             continue
         for tp, state in described.items():
