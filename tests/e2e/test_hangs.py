@@ -69,8 +69,7 @@ COMMIT_WAITS = "KafkaSink.commit = planted(KafkaSink.commit, waits_for_ever, 2)"
 CLOSE_WAITS = "KafkaSource.close = planted(KafkaSource.close, waits_for_ever, 0)"
 #: The client goes on and brings nothing, as it was seen to do after a partition had been paused.
 POLL_BRINGS_NOTHING = (
-    "import daemon.service as service; service.LOOK_SECONDS = 1.0\n"
-    "KafkaSource.poll = stands_still(KafkaSource.poll)"
+    "import daemon.service as service; service.LOOK_SECONDS = 1.0\nKafkaSource.poll = stands_still(KafkaSource.poll)"
 )
 SHORT_DEADLINE = "import daemon.cli.run as run; run.DEADLINE_SECONDS = 2.0; run.CLOSE_SECONDS = 1.0\n"
 ERROR = "KafkaSource.poll = raises\n"

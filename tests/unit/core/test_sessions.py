@@ -1,9 +1,11 @@
 """What opens a session, under each rule: told by label and reset of the forecasts, or by the reason of the refusal."""
 
+import tracemalloc
+
 import pytest
 
 from daemon.core.intake import OrderLimits
-from daemon.core.sessions import Boundaries, Field, Gap, Never, Rule, Rules, Table
+from daemon.core.sessions import REMEMBERED_MAX, Boundaries, Field, Gap, Never, Rule, Rules, Table
 from tests.ticks import SECOND, at, headers, outcomes, payloads, pipeline, raw, records
 
 #: Open at 30-90, 130-190 and 230-290 s.
@@ -169,6 +171,21 @@ def test_the_first_glob_that_fits_names_the_rule():
     assert rules.rule_for("BTC.PERP") is second
     assert rules.rule_for("btc.PERP") is default
     assert rules.rule_for("BTC.SPOT") is first
+
+
+@pytest.mark.parametrize("globs", [(), ("*.SPOT", "BTC*")])
+def test_names_that_come_and_go_do_not_add_up(globs: tuple[str, ...]) -> None:
+    first, default = Gap(1), Never()
+    rules = Rules([(glob, first) for glob in globs], default)
+    tracemalloc.start()
+    try:
+        for n in range(3 * REMEMBERED_MAX):
+            assert rules.rule_for(f"{n}.SPOT") is (first if globs else default)
+            assert rules.rule_for(f"{n}.PERP") is default
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept_bytes < 250 * REMEMBERED_MAX
 
 
 def test_the_digest_follows_every_boundary_and_label():
