@@ -88,7 +88,7 @@ def sentence(found: Mapping[str, Any]) -> str:
     early_minutes = min(AFTER_SECONDS, found["seconds"] / 6) / 60
     early, end, growth = found["resident_mb early"], found["resident_mb end"], found["ratio"] - 1
     return (
-        f"\nSoaked for {found['seconds'] / 3600:g} h at {MIX.rate:,} ticks/s, {MIX.newcomers_per_second} new "
+        f"\nSoaked for {found['seconds'] / 60:g} minutes at {MIX.rate:,} ticks/s, {MIX.newcomers_per_second} new "
         f"instruments a second and a session every {MIX.session_seconds} s: {end:.1f} MB resident at the end, "
         f"{early:.1f} MB after {early_minutes:g} minutes ({growth:+.1%}); {found['ticks']:,.0f} forecasts, "
         f"{found['evictions']:,.0f} evictions (`python -m bench.soak`, {found['machine']}).\n\n"
