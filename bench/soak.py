@@ -90,7 +90,7 @@ def sentence(found: Mapping[str, Any]) -> str:
     return (
         f"\nSoaked for {found['seconds'] / 60:g} minutes at {MIX.rate:,} ticks/s, {MIX.newcomers_per_second} new "
         f"instruments a second and a session every {MIX.session_seconds} s: {end:.1f} MB resident at the end, "
-        f"{early:.1f} MB after {early_minutes:g} minutes ({growth:+.1%}); {found['ticks']:,.0f} forecasts, "
+        f"{early:.1f} MB after {early_minutes:.1f} minutes ({growth:+.1%}); {found['ticks']:,.0f} forecasts, "
         f"{found['evictions']:,.0f} evictions (`python -m bench.soak`, {found['machine']}).\n\n"
     )
 
