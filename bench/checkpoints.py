@@ -11,21 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import psutil
-from kafka import KafkaConsumer, TopicPartition
 
 from bench.feed import Feed, Mix, quotes
-from bench.latency import WARM_UP_SECONDS, medians
+from bench.latency import measure as measure_latency
+from bench.latency import medians, relaying
 from bench.rig import PARTITIONS, Rig, bench_bundle, machine, median, outcomes, rig
 from daemon.config import TopicSettings
 from daemon.dev.child import ChildDaemon
@@ -109,7 +108,7 @@ def latency(on: Rig, bundle: Path, seconds: float, rounds: int) -> dict[str, Any
         for kind, measured in found.items():
             topics = on.topics(f"latency-{kind.replace(' ', '-')}-{turn}")
             with answering(on, kind, topics, bundle):
-                measured.append(percentiles(on, topics, seconds))
+                measured.append(measure_latency(on, topics, LATENCY_RATE, seconds, partial(feed, on, topics)))
     return {"rate": LATENCY_RATE, **{kind: medians(measured) for kind, measured in found.items()}}
 
 
@@ -117,11 +116,8 @@ def latency(on: Rig, bundle: Path, seconds: float, rounds: int) -> dict[str, Any
 def answering(on: Rig, kind: str, topics: TopicSettings, bundle: Path) -> Iterator[None]:
     """Run what turns ticks into forecasts: the daemon or, as a floor, the relay."""
     if kind == "bare relay":
-        command = [sys.executable, "-m", "bench.latency", "--relay", topics.forecasts, "--produce", topics.ticks]
-        relay = subprocess.Popen([*command, "--to", on.bootstrap])
-        yield
-        relay.terminate()
-        relay.wait()
+        with relaying(on, topics):
+            yield
     else:
         settings = NONE if kind == "without" else {}
         daemon = on.daemon(topics.ticks, topics, bundle, **settings).start().wait_ready()
@@ -129,23 +125,10 @@ def answering(on: Rig, kind: str, topics: TopicSettings, bundle: Path) -> Iterat
         daemon.stop()
 
 
-def percentiles(on: Rig, topics: TopicSettings, seconds: float) -> dict[str, float]:
-    """Send ticks, take their forecasts one by one, and return percentiles in milliseconds, as `bench.latency` does."""
-    consumer = KafkaConsumer(
-        bootstrap_servers=on.bootstrap, isolation_level="read_committed", enable_auto_commit=False, fetch_max_wait_ms=20
-    )
-    consumer.assign([TopicPartition(topics.forecasts, partition) for partition in range(PARTITIONS)])
-    consumer.seek_to_beginning()
-    count = int(LATENCY_RATE * (seconds + WARM_UP_SECONDS))
+def feed(on: Rig, topics: TopicSettings, count: int) -> Feed:
+    """Send so many ticks of as many instruments as are to be touched."""
     mix = Mix(LATENCY_RATE, PARTITIONS * INSTRUMENTS_PER_PARTITION)
-    latencies: list[int] = []
-    with Feed(on.bootstrap, topics.ticks, mix, tick_count=count):
-        while len(latencies) < count:
-            record = next(consumer)
-            latencies.append(time.time_ns() - json.loads(record.value)["ts"])
-    consumer.close()
-    settled = sorted(latencies[int(LATENCY_RATE * WARM_UP_SECONDS) :])
-    return {f"p{p}": settled[int(len(settled) * p / 100)] / 1e6 for p in (50, 90, 99)}
+    return Feed(on.bootstrap, topics.ticks, mix, tick_count=count)
 
 
 def main() -> None:

@@ -16,6 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -37,7 +40,7 @@ def tickcast(on: Rig, name: str, bundle: Path, rate: int, seconds: float) -> dic
     """Measure the daemon."""
     topics = on.topics(name)
     daemon = on.daemon(name, topics, bundle).start().wait_ready()
-    found = measure(on, topics, rate, seconds)
+    found = measure(on, topics, rate, seconds, partial(producing, on, topics, rate))
     daemon.stop()
     return found
 
@@ -45,30 +48,47 @@ def tickcast(on: Rig, name: str, bundle: Path, rate: int, seconds: float) -> dic
 def bare(on: Rig, name: str, rate: int, seconds: float) -> dict[str, float]:
     """Measure the relay."""
     topics = on.topics(name)
+    with relaying(on, topics):
+        return measure(on, topics, rate, seconds, partial(producing, on, topics, rate))
+
+
+@contextmanager
+def relaying(on: Rig, topics: TopicSettings) -> Iterator[None]:
+    """Run the relay in a process of its own."""
     command = [sys.executable, "-m", "bench.latency", "--relay", topics.forecasts]
     relay = subprocess.Popen([*command, "--produce", topics.ticks, "--to", on.bootstrap])
-    found = measure(on, topics, rate, seconds)
+    yield
     relay.terminate()
     relay.wait()
-    return found
 
 
-def measure(on: Rig, topics: TopicSettings, rate: int, seconds: float) -> dict[str, float]:
-    """Send ticks, read what comes of them, and return percentiles in milliseconds."""
+def producing(on: Rig, topics: TopicSettings, rate: int, count: int) -> subprocess.Popen[bytes]:
+    """Send ticks from a process of its own; as a context manager it is waited for."""
+    command = [sys.executable, "-m", "bench.latency", "--produce", topics.ticks, "--to", on.bootstrap]
+    return subprocess.Popen([*command, "--rate", str(rate), "--count", str(count)])
+
+
+def measure(
+    on: Rig, topics: TopicSettings, rate: int, seconds: float, sending: Callable[[int], AbstractContextManager[object]]
+) -> dict[str, float]:
+    """Send ticks, read what comes of them, and return percentiles in milliseconds.
+
+    Parameters
+    ----------
+    sending : sends so many ticks at the rate, while its block runs
+    """
     consumer = KafkaConsumer(
         bootstrap_servers=on.bootstrap, isolation_level="read_committed", enable_auto_commit=False, fetch_max_wait_ms=20
     )
     consumer.assign([TopicPartition(topics.forecasts, partition) for partition in range(PARTITIONS)])
     consumer.seek_to_beginning()
     count = int(rate * (seconds + WARM_UP_SECONDS))
-    command = [sys.executable, "-m", "bench.latency", "--produce", topics.ticks, "--to", on.bootstrap]
-    producer = subprocess.Popen([*command, "--rate", str(rate), "--count", str(count)])
-    latencies = []
-    while len(latencies) < count:
-        # A tick is stamped as it is sent, so the time its producer takes counts too.
-        record = next(consumer)
-        latencies.append(time.time_ns() - json.loads(record.value)["ts"])
-    producer.wait()
+    latencies: list[int] = []
+    with sending(count):
+        while len(latencies) < count:
+            # A tick is stamped as it is sent, so the time its producer takes counts too.
+            record = next(consumer)
+            latencies.append(time.time_ns() - json.loads(record.value)["ts"])
     consumer.close()
     settled = sorted(latencies[int(rate * WARM_UP_SECONDS) :])
     return {f"p{p}": settled[int(len(settled) * p / 100)] / 1e6 for p in (50, 90, 99)}

@@ -67,9 +67,14 @@ def soak(on: Rig, bundle: Path, seconds: float) -> Soaked:
         samples = list(resident(daemon, seconds))
         metrics = daemon.metrics()
     daemon.stop()
-    early = int(min(AFTER_SECONDS, seconds / 6) / SAMPLE_SECONDS)
+    early = int(early_seconds(seconds) / SAMPLE_SECONDS)
     around = samples[max(0, early - SAMPLES // 2) : early + SAMPLES // 2 + 1]
     return Soaked(median(around), median(samples[-SAMPLES:]), metrics)
+
+
+def early_seconds(seconds: float) -> float:
+    """Return after how much of a run memory is first looked at."""
+    return min(AFTER_SECONDS, seconds / 6)
 
 
 def resident(daemon: ChildDaemon, seconds: float) -> Iterable[float]:
@@ -85,7 +90,7 @@ def resident(daemon: ChildDaemon, seconds: float) -> Iterable[float]:
 
 def sentence(found: Mapping[str, Any]) -> str:
     """Write what was found for people."""
-    early_minutes = min(AFTER_SECONDS, found["seconds"] / 6) / 60
+    early_minutes = early_seconds(found["seconds"]) / 60
     early, end, growth = found["resident_mb early"], found["resident_mb end"], found["ratio"] - 1
     return (
         f"\nSoaked for {found['seconds'] / 60:g} minutes at {MIX.rate:,} ticks/s, {MIX.newcomers_per_second} new "

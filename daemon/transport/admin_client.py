@@ -25,6 +25,7 @@ from daemon.transport.kafka_client import connect, translate
 WAIT_SECONDS = 15.0
 #: The first group or transaction of a new cluster makes it create its own topics; 1-2 s were seen.
 COORDINATOR_SECONDS = 30.0
+COORDINATOR_AWAY = (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)
 
 Answer = TypeVar("Answer")
 
@@ -56,11 +57,16 @@ def admin_client(connection: Connection, wait_seconds: float = WAIT_SECONDS) -> 
 
 def coordinated(ask: Callable[[], Answer]) -> Answer:
     """Ask a group's or transaction's coordinator, waiting for one that is just being made."""
-    deadline = time.monotonic() + COORDINATOR_SECONDS
+    return patiently(ask, COORDINATOR_AWAY, COORDINATOR_SECONDS)
+
+
+def patiently(ask: Callable[[], Answer], away: tuple[type[KafkaError], ...], seconds: float) -> Answer:
+    """Ask, and for so long ask again while the answer is one of these errors."""
+    deadline = time.monotonic() + seconds
     while True:
         try:
             return ask()
-        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
+        except away:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)

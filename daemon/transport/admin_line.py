@@ -7,7 +7,6 @@ first question and kept. Every question is bounded in time, whatever the client 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -15,7 +14,7 @@ from kafka.admin import KafkaAdminClient
 
 from daemon.errors import BrokerUnavailable
 from daemon.transport.connection import Connection
-from daemon.transport.kafka_client import connect, reason, translate
+from daemon.transport.kafka_client import close_in_time, connect, translate
 from daemon.transport.lane import Lane
 
 _log = logging.getLogger(__name__)
@@ -66,9 +65,7 @@ class AdminLine:
         if lane is not None:
             lane.close()
         if admin is not None:
-            closing = threading.Thread(target=_close, args=(admin,), name="tickcast-close-admin", daemon=True)
-            closing.start()
-            closing.join(CLOSE_TIMEOUT_SECONDS)
+            close_in_time(admin.close, CLOSE_TIMEOUT_SECONDS, "admin")
 
     def _open(self, timeout_seconds: float) -> tuple[KafkaAdminClient, Lane]:
         if self._admin is None or self._lane is None:
@@ -80,10 +77,3 @@ class AdminLine:
             )
             self._lane = Lane("admin")
         return self._admin, self._lane
-
-
-def _close(admin: KafkaAdminClient) -> None:
-    try:
-        admin.close()
-    except Exception as error:
-        _log.debug("the admin client did not close cleanly: %s", reason(error))

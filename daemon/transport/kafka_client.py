@@ -99,13 +99,22 @@ def let_go(producer: KafkaProducer, wait_seconds: float) -> None:
     """
 
     def close() -> None:
-        try:
-            producer._sender.force_close()
-            producer.close(timeout=LET_GO_SECONDS)
-        except Exception as error:
-            _log.debug("a producer did not close cleanly: %s", reason(error))
+        producer._sender.force_close()
+        producer.close(timeout=LET_GO_SECONDS)
 
-    closing = threading.Thread(target=close, name="tickcast-close-producer", daemon=True)
+    close_in_time(close, wait_seconds, "producer")
+
+
+def close_in_time(close: Callable[[], object], wait_seconds: float, what: str) -> None:
+    """Close a client on a thread of its own, and wait only so long: without a broker it may hang. Never raises."""
+
+    def quietly() -> None:
+        try:
+            close()
+        except Exception as error:
+            _log.debug("a %s did not close cleanly: %s", what, reason(error))
+
+    closing = threading.Thread(target=quietly, name=f"tickcast-close-{what}", daemon=True)
     closing.start()
     closing.join(wait_seconds)
 

@@ -15,9 +15,8 @@ coordinator does not count the partition among those it has still to end, and th
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Collection, Iterator
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import AbortTransactionSpec
@@ -33,7 +32,7 @@ from kafka.errors import (
 )
 
 from daemon.errors import AccessDenied, TopicError
-from daemon.transport.admin_client import coordinated, describe_group
+from daemon.transport.admin_client import coordinated, describe_group, patiently
 from daemon.transport.connection import transactional_id
 
 _log = logging.getLogger(__name__)
@@ -42,6 +41,8 @@ _log = logging.getLogger(__name__)
 OFFSETS_TOPIC = "__consumer_offsets"
 #: How long a partition may be without a leader; a broker that comes back needs some seconds.
 LEADER_SECONDS = 10.0
+#: The second: kafka-python looks for broker -1.
+LEADERLESS = (RetriableError, UnknownBrokerIdError)
 
 #: No right, not there, or a broker that cannot tell.
 UNSEEN = (TopicAuthorizationFailedError, UnknownTopicOrPartitionError, UnsupportedVersionError)
@@ -50,8 +51,6 @@ COMMITTED = ("PrepareCommit", "CompleteCommit")
 ABORTED = ("CompleteAbort",)
 #: Whoever claims the id has these aborted.
 UNFINISHED = ("Ongoing", "PrepareAbort", "PrepareEpochFence")
-
-Answer = TypeVar("Answer")
 
 
 class Last(NamedTuple):
@@ -94,7 +93,7 @@ def end_hanging(admin: KafkaAdminClient, group_id: str, instance_id: str, topics
     AccessDenied : something hangs, and we have no right to end it
     TopicError : something of ours hangs, and nobody can tell whether it was committed
     """
-    hanging = patiently(lambda: find_hanging(admin, group_id, topics))
+    hanging = patiently(lambda: find_hanging(admin, group_id, topics), LEADERLESS, LEADER_SECONDS)
     ours = [part for part in hanging if part.transactional_id == transactional_id(group_id, instance_id)]
     for part in ours:
         _end(admin, part, committed=_was_committed(last, part, ours))
@@ -138,18 +137,6 @@ def find_hanging(admin: KafkaAdminClient, group_id: str, topics: Collection[str]
         and (after := open_after.get((tp, producer))) is not None
         and after.current_transaction_start_offset == before.current_transaction_start_offset
     ]
-
-
-def patiently(ask: Callable[[], Answer]) -> Answer:
-    """Ask, and ask again while a partition has no leader."""
-    deadline = time.monotonic() + LEADER_SECONDS
-    while True:
-        try:
-            return ask()
-        except (RetriableError, UnknownBrokerIdError):  # the second: kafka-python looks for broker -1
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
 
 
 def _places(admin: KafkaAdminClient, group_id: str, topics: Collection[str]) -> list[list[TopicPartition]]:
@@ -209,7 +196,7 @@ def _end(admin: KafkaAdminClient, part: Hanging, *, committed: bool) -> None:
     """Write the marker that is missing."""
     outcome = "committed" if committed else "aborted"
     try:
-        patiently(lambda: admin._manager.run(_write_marker, admin, part, committed))
+        patiently(lambda: admin._manager.run(_write_marker, admin, part, committed), LEADERLESS, LEADER_SECONDS)
     except ClusterAuthorizationFailedError as error:
         raise AccessDenied(
             f"Kafka has left a transaction of {part.transactional_id} open, {_place(part)}; grant our user "

@@ -10,9 +10,9 @@ snapshots of 2 KiB per second on two busy cores; `python -m bench.recovery` meas
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
@@ -23,7 +23,7 @@ from daemon.core.records import Record
 from daemon.errors import TickcastError, TopicError
 from daemon.transport.admin_line import AdminLine
 from daemon.transport.connection import Connection
-from daemon.transport.kafka_client import connect, reason, translate
+from daemon.transport.kafka_client import close_in_time, connect, translate
 from daemon.transport.port import Readable
 
 _log = logging.getLogger(__name__)
@@ -151,9 +151,8 @@ class KafkaReader:
         """Let go of the consumer without waiting for one that does not answer."""
         consumer, self._consumer, self._place = self._consumer, None, None
         if consumer is not None:
-            closing = threading.Thread(target=_close, args=(consumer,), name="tickcast-close-reader", daemon=True)
-            closing.start()
-            closing.join(CLOSE_TIMEOUT_SECONDS)
+            close = partial(consumer.close, autocommit=False, timeout_ms=CLOSE_TIMEOUT_SECONDS * 1000)
+            close_in_time(close, CLOSE_TIMEOUT_SECONDS, "reader")
 
 
 def _read_on(
@@ -186,10 +185,3 @@ def _out_of_range(tp: TopicPartition, offset: int, first: int, end: int) -> Topi
 
 def _name(tp: TopicPartition) -> str:
     return f"{tp.topic}-{tp.partition}"
-
-
-def _close(consumer: KafkaConsumer) -> None:
-    try:
-        consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_SECONDS * 1000)
-    except Exception as error:
-        _log.debug("a reader's consumer did not close cleanly: %s", reason(error))
