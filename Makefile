@@ -11,12 +11,13 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 install: $(INSTALLED)
 
-# Every package is pinned by its hash; the project itself is linked, so that changes of the code count at once.
+# Every package is pinned by its hash, those that others need too; the project itself is linked, so that changes of
+# the code count at once.
 $(INSTALLED): requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed: install python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: Python 3.11 or newer is needed")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

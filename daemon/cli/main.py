@@ -22,6 +22,7 @@ from daemon.cli import (
     deadletters,
     demo,
     features,
+    probe,
     replay,
     rewind,
     run,
@@ -56,6 +57,7 @@ app.command()(audit.audit)
 app.command()(replay.replay)
 app.command()(train.train)
 app.command()(features.features)
+app.command()(probe.probe)
 app.add_typer(config.app, name="config")
 
 

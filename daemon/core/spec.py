@@ -10,6 +10,11 @@ from typing import Literal
 
 #: How an output column reads, before it is added to the reference price.
 OutputKind = Literal["log_return", "difference", "price"]
+#: What an output column says of its horizon: the mean, the natural logarithm of the variance (of the error of ``y``, in
+#: units of ``y`` squared), or the quantile at a level between 0 and 1.
+OutputOf = Literal["mean", "log_variance"] | float
+#: What becomes of a tick without a field that the model reads: a dead letter, the field's last value, or this number.
+Missing = Literal["dead_letter", "last"] | float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Output:
     residual_variance: float | None = None
     #: (level, quantile) pairs, both strictly increasing in level, e.g. ((0.05, -1.6), (0.95, 1.7)).
     residual_quantiles: tuple[tuple[float, float], ...] = ()
+    of: OutputOf = "mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +62,18 @@ class ModelSpec:
     model_id: str
     columns: tuple[Column, ...]
     outputs: tuple[Output, ...]
-    #: "window" has its place in the design and comes with its own state; only "carried" runs today.
-    mode: Literal["carried"] = "carried"
+    #: "carried": one step per tick from the carried state. "window": the last `steps` ticks from the initial state.
+    mode: Literal["carried", "window"] = "carried"
+    #: Ticks of the window; 1 where the state is carried.
+    steps: int = 1
+    missing: Missing = "dead_letter"
     #: Standard deviation of one-tick log returns that a new instrument starts from.
     volatility_prior: float = 1e-4
 
     @property
     def horizons(self) -> tuple[int, ...]:
-        """Horizons in ticks, as the outputs stand."""
-        return tuple(output.horizon for output in self.outputs)
+        """Horizons in ticks, as the outputs that say a mean stand."""
+        return tuple(output.horizon for output in self.outputs if output.of == "mean")
 
     @property
     def prices_may_be_negative(self) -> bool:

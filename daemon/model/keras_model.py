@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from daemon.errors import BundleError
+from daemon.model import keras_legacy
 from daemon.model.keras_graph import Graph, LayerCall, refusal
 from daemon.model.keras_rules import ask_per_tick, check_layer, check_model, check_node, first_line, is_keras
 
@@ -22,7 +23,7 @@ FILE_BYTES_MAX = 1024**3
 
 
 def load_keras(file: Path) -> Any:
-    """Load a `.keras` or `.h5` model without running code from it.
+    """Load a `.keras` or `.h5` model without running code from it; `.h5` may come from Keras 2.
 
     Raises
     ------
@@ -32,7 +33,7 @@ def load_keras(file: Path) -> Any:
         raise BundleError(f"{file}: expected a .keras or .h5 model file")
     try:
         _check_size(file)
-        return keras.saving.load_model(file, compile=False)
+        return _load_keras_file(file) if file.suffix == ".keras" else _load_h5(file)
     # Keras raises whatever its readers raise: ValueError, TypeError, KeyError, OSError, BadZipFile ...
     except Exception as error:
         if isinstance(error, BundleError):
@@ -127,6 +128,27 @@ class _Walk:
             raise refusal(wrapper, "a model or recurrent layer inside it sees another time dimension")
         inner = self.layer(wrapper.layer, [_Value(value.number, over_time=False) for value in inputs])
         return _Value(inner.number, over_time=True)
+
+
+def _load_keras_file(file: Path) -> Any:
+    with zipfile.ZipFile(file) as archive:
+        metadata = json.loads(archive.read("metadata.json")) if "metadata.json" in archive.namelist() else {}
+    version = str(metadata.get("keras_version", "3"))
+    if version.startswith(("1.", "2.")):
+        raise BundleError(
+            f"cannot load {file}: Keras {version} wrote it; save it as .h5 there, with model.save('model.h5')"
+        )
+    return keras.saving.load_model(file, compile=False, safe_mode=True)
+
+
+def _load_h5(file: Path) -> Any:
+    try:
+        header = keras_legacy.read_header(file)
+        if header.is_legacy:
+            return keras_legacy.load_legacy(file, header.spec)
+    except BundleError as error:
+        raise BundleError(f"cannot load {file}: {error}") from error
+    return keras.saving.load_model(file, compile=False, safe_mode=True)
 
 
 def _check_size(file: Path) -> None:

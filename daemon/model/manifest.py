@@ -60,7 +60,7 @@ class Manifest(BaseModel):
 
     def spec(self, model_id: str) -> ModelSpec:
         """Return what the core has to know of the model."""
-        return ModelSpec(model_id, self.columns, self.outputs, self.mode, self.volatility_prior)
+        return ModelSpec(model_id, self.columns, self.outputs, mode=self.mode, volatility_prior=self.volatility_prior)
 
     def identity(self) -> dict[str, Any]:
         """Return the part that reaches the bundle's id, JSON-ready."""
