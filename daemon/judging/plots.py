@@ -1,0 +1,306 @@
+"""Figures as inline SVG, drawn once for light and dark pages: colours are names that the page's style sheet fills in.
+
+matplotlib draws with a palette of stand-in colours; in the SVG each of them becomes `var(--name)`, text stays text, and
+ids are made unique so that many figures can stand in one page. The same figure gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from daemon.errors import SettingsError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+F64 = NDArray[np.float64]
+Drawn = Callable[[], str]
+
+#: Stand-in colour -> name of the style sheet's variable. `SERIES` are told apart by eyes of all kinds.
+COLOURS = {
+    "#010101": "ink",
+    "#020202": "muted",
+    "#030303": "grid",
+    "#040404": "series-1",
+    "#050505": "series-2",
+    "#060606": "series-3",
+    "#070707": "series-4",
+    "#080808": "series-5",
+    "#090909": "series-6",
+}
+INK, MUTED, GRID = "#010101", "#020202", "#030303"
+SERIES = ("#040404", "#050505", "#060606", "#070707", "#080808", "#090909")
+#: Points of a line at most: more cannot be seen, and a page has to load.
+POINTS_MAX = 900
+WIDE = (8.4, 3.1)
+#: Two of these stand side by side.
+HALF = (4.8, 4.0)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line, optionally with a band around it; arrays of one length."""
+
+    label: str
+    x: ArrayLike
+    y: ArrayLike
+    low: ArrayLike | None = None
+    high: ArrayLike | None = None
+    dashed: bool = False
+    #: Steps hold a value until the next one, as prices do.
+    steps: bool = False
+
+
+@dataclass(frozen=True)
+class Bars:
+    """One bar per name; NaN leaves a place empty. `low` and `high` are the ends of the whiskers."""
+
+    label: str
+    values: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class Fan:
+    """A forecast seen from one tick: where it starts, and the mean and interval at each horizon."""
+
+    x: float
+    price: float
+    ahead_x: Sequence[float]
+    mean: Sequence[float]
+    lower: Sequence[float] = field(default=())
+    upper: Sequence[float] = field(default=())
+
+
+def lines(
+    series: Sequence[Line],
+    *,
+    x: str,
+    y: str,
+    level: float | None = None,
+    level_label: str = "",
+    percent: bool = False,
+    log_x: bool = False,
+    ticks_x: Sequence[float] | None = None,
+) -> str:
+    """Draw lines with bands; `level` is a level to compare with, e.g. 0 or the coverage promised."""
+    with _axes(x, y) as (axes, drawn):
+        if level is not None:
+            axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=level_label or None)
+        for colour, line in zip(_cycle(), series):  # noqa: B905 - the colours never end
+            _draw_line(axes, line, colour)
+        if log_x:
+            axes.set_xscale("log")
+        if ticks_x is not None:
+            axes.set_xticks(list(ticks_x), [f"{tick:g}" for tick in ticks_x])
+            axes.minorticks_off()
+        _finish(axes, percent_y=percent, entries=len(series) + bool(level_label))
+    return drawn()
+
+
+def learning_curve(train: Line, validation: Line, *, best_x: float, x: str = "epoch", y: str = "loss") -> str:
+    """Draw the training and the validation curve, and mark the epoch that was kept."""
+    with _axes(x, y) as (axes, drawn):
+        axes.axvline(best_x, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=f"kept: {x} {best_x:g}")
+        _draw_line(axes, train, SERIES[0])
+        _draw_line(axes, validation, SERIES[1])
+        axes.xaxis.set_major_locator(_whole_numbers())
+        _finish(axes, entries=3)
+    return drawn()
+
+
+def bars(names: Sequence[str], groups: Sequence[Bars], *, y: str, percent: bool = True) -> str:
+    """Draw groups of bars side by side under each name, with whiskers."""
+    with _axes("", y) as (axes, drawn):
+        width = 0.8 / max(len(groups), 1)
+        places = np.arange(len(names))
+        axes.axhline(0, color=MUTED, linewidth=1)
+        for at, (colour, group) in enumerate(zip(_cycle(), groups)):  # noqa: B905 - the colours never end
+            centre = places + (at - (len(groups) - 1) / 2) * width
+            values = np.asarray(group.values, np.float64)
+            axes.bar(centre, np.nan_to_num(values), width * 0.86, color=colour, label=group.label)
+            if group.low is not None and group.high is not None:
+                spread = np.array([values - np.asarray(group.low), np.asarray(group.high) - values])
+                axes.errorbar(
+                    centre, values, np.abs(spread), fmt="none", color=INK, elinewidth=1, capsize=min(3, 12 * width)
+                )
+        crowded = sum(len(name) for name in names) > 70
+        axes.set_xticks(places, names, rotation=25 if crowded else 0, ha="right" if crowded else "center")
+        axes.tick_params(axis="x", length=0)
+        axes.grid(visible=False, axis="x")
+        _finish(axes, percent_y=percent, entries=len(groups))
+    return drawn()
+
+
+def reliability(levels: ArrayLike, observed: Sequence[Line], *, x: str, y: str) -> str:
+    """Draw observed against promised shares; on the diagonal they are equal."""
+    with _axes(x, y, size=HALF) as (axes, drawn):
+        edge = np.asarray(levels, np.float64)
+        low, high = float(edge.min()), float(edge.max())
+        axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="as promised")
+        for colour, line in zip(_cycle(), observed):  # noqa: B905 - the colours never end
+            axes.plot(line.x, line.y, color=colour, linewidth=1.6, marker="o", markersize=4, label=line.label)
+        _finish(axes, percent_x=True, percent_y=True, entries=len(observed) + 1)
+    return drawn()
+
+
+def scatter(forecast: ArrayLike, outcome: ArrayLike, *, x: str, y: str, bins: int = 10, seed: int = 0) -> str:
+    """Draw outcomes against forecasts: some points, the mean outcome of each tenth of the forecasts, the diagonal."""
+    forecast, outcome = (np.asarray(values, np.float64) for values in (forecast, outcome))
+    with _axes(x, y, size=HALF) as (axes, drawn):
+        shown = np.random.default_rng(seed).permutation(len(forecast))[:POINTS_MAX]
+        axes.scatter(forecast[shown], outcome[shown], s=5, color=SERIES[0], alpha=0.3, linewidths=0, label="some ticks")
+        if len(forecast):
+            groups = np.array_split(np.argsort(forecast, kind="stable"), min(bins, len(forecast)))
+            means = np.array([(forecast[group].mean(), outcome[group].mean()) for group in groups])
+            axes.plot(*means.T, color=SERIES[1], linewidth=1.6, marker="o", markersize=5, label="mean of each tenth")
+            edge = np.array([forecast.min(), forecast.max()])
+            axes.plot(edge, edge, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="as forecast")
+            reach = np.quantile(np.abs(outcome), 0.98) or 1.0
+            axes.set_ylim(-reach, reach)
+        _finish(axes, entries=3)
+    return drawn()
+
+
+def price_fans(price: Line, fans: Sequence[Fan], *, x: str, y: str) -> str:
+    """Draw a stretch of the price and what was forecast at some of its ticks."""
+    with _axes(x, y, size=(8.4, 3.8)) as (axes, drawn):
+        for at, fan in enumerate(fans):
+            ahead = [fan.x, *fan.ahead_x]
+            if fan.lower and fan.upper:
+                low, high = [fan.price, *fan.lower], [fan.price, *fan.upper]
+                label = "interval" if at == 0 else None
+                axes.fill_between(ahead, low, high, color=SERIES[1], alpha=0.16, linewidth=0, label=label)
+            label = "forecast" if at == 0 else None
+            axes.plot(ahead, [fan.price, *fan.mean], color=SERIES[1], linewidth=1.4, label=label)
+            axes.plot([fan.x], [fan.price], color=SERIES[1], marker="o", markersize=3.5, linewidth=0)
+        _draw_line(axes, price, SERIES[0])
+        axes.ticklabel_format(axis="y", useOffset=False)
+        _finish(axes, entries=3)
+    return drawn()
+
+
+def thinned(count: int) -> NDArray[np.intp]:
+    """Return evenly spaced indexes of so many points, `POINTS_MAX` at most, the first and the last among them."""
+    return np.unique(np.linspace(0, max(count - 1, 0), min(count, POINTS_MAX)).astype(np.intp))
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+def _cycle() -> Iterator[str]:
+    while True:
+        yield from SERIES
+
+
+def _draw_line(axes: Axes, line: Line, colour: str) -> None:
+    x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
+    shown = thinned(len(x))
+    if line.low is not None and line.high is not None:
+        low, high = np.asarray(line.low, np.float64), np.asarray(line.high, np.float64)
+        axes.fill_between(x[shown], low[shown], high[shown], color=colour, alpha=0.16, linewidth=0)
+    axes.plot(
+        x[shown],
+        y[shown],
+        color=colour,
+        linewidth=1.5,
+        linestyle="--" if line.dashed else "-",
+        drawstyle="steps-post" if line.steps else "default",
+        marker="o" if len(shown) <= 12 else None,
+        markersize=3.5,
+        label=line.label,
+    )
+
+
+def _finish(axes: Axes, *, entries: int, percent_x: bool = False, percent_y: bool = False) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    if percent_x:
+        axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+    if percent_y:
+        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+    if entries > 1:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(entries, 6), borderaxespad=0.2, scatterpoints=3)
+
+
+def _whole_numbers() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(integer=True)
+
+
+def _percent(value: float, place: int | None = None) -> str:
+    return f"{100 * value:.4g} %"
+
+
+@contextmanager
+def _axes(x: str, y: str, size: tuple[float, float] = WIDE) -> Iterator[tuple[Axes, Drawn]]:
+    """Give axes to draw on, and a function that returns the SVG once the drawing is done."""
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise SettingsError('reports need matplotlib and jinja2; pip install "tickcast[report]"') from error
+    done: list[str] = []
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.set_axisbelow(True)
+        yield axes, lambda: done[0]
+        text = StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        done.append(_inline(text.getvalue()))
+
+
+def _inline(svg: str) -> str:
+    """Make a file of matplotlib's a part of a page: no header, no fixed size, named colours, ids of its own."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    own = "f" + hashlib.sha256(svg.encode()).hexdigest()[:8]
+    used = set(re.findall(r'(?:url\(#|xlink:href="#)([^")]+)', svg))
+    svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{own}-{m[1]}"' if m[1] in used else "", svg)
+    svg = re.sub(r'(url\(#|xlink:href="#)', rf"\g<1>{own}-", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r"font-family: [^;\"]+", "font-family: var(--font)", svg)  # laid out in a wider one
+    for stand_in, name in COLOURS.items():
+        svg = svg.replace(stand_in, f"var(--{name})")
+    return svg
+
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: it can be found, copied and read aloud
+    "svg.hashsalt": "tickcast",  # ids that do not change from run to run
+    "text.parse_math": False,  # an instrument may be called $A$
+    "font.size": 9.5,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.color": GRID,
+    "ytick.labelcolor": MUTED,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "legend.handlelength": 1.4,
+    "legend.columnspacing": 1.4,
+    "lines.solid_capstyle": "round",
+}
