@@ -29,6 +29,7 @@ LAYERS: dict[str, int] = {
     "daemon.model": 4,
     "daemon.transport": 4,
     "daemon": 5,  # the service and what it is made of
+    "daemon.judging": 6,
     "daemon.training": 6,
     "daemon.tools": 6,
     "daemon.dev": 6,
