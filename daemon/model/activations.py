@@ -42,6 +42,13 @@ def hard_sigmoid(x: F32) -> None:
     np.divide(x, np.float32(6), out=x)
 
 
+def hard_sigmoid_keras2(x: F32) -> None:
+    """Compute max(0, min(1, 0.2 x + 0.5)), as Keras 2 did under the name hard_sigmoid."""
+    np.multiply(x, np.float32(0.2), out=x)
+    np.add(x, HALF, out=x)
+    np.clip(x, np.float32(0), np.float32(1), out=x)
+
+
 def elu(x: F32) -> None:
     np.copyto(x, np.expm1(x), where=x < 0)
 
@@ -72,6 +79,17 @@ def silu(x: F32) -> None:
     np.multiply(x, gate, out=x)
 
 
+def gelu(x: F32) -> None:
+    """Compute x Phi(x), Phi of the standard normal by Abramowitz and Stegun (1964), 7.1.26, within 1e-7."""
+    z = np.abs(x) * np.float32(0.7071067811865476)
+    t = np.float32(1) / (np.float32(1) + np.float32(0.3275911) * z)
+    tail = np.zeros_like(x)
+    for factor in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        tail = (tail + np.float32(factor)) * t
+    tail = HALF * tail * np.exp(-z * z)
+    np.multiply(x, np.where(x < 0, tail, np.float32(1) - tail), out=x)
+
+
 def softmax(x: F32) -> None:
     """Normalise exp(x) over the last axis."""
     np.subtract(x, x.max(axis=-1, keepdims=True), out=x)
@@ -82,6 +100,7 @@ def softmax(x: F32) -> None:
 ACTIVATIONS: dict[str, Callable[[F32], None]] = {
     activation.__name__: activation
     for activation in (
-        linear, tanh, sigmoid, relu, hard_sigmoid, elu, selu, softplus, softsign, exponential, silu, softmax,
+        linear, tanh, sigmoid, relu, hard_sigmoid, hard_sigmoid_keras2, elu, selu, softplus, softsign, exponential,
+        silu, gelu, softmax,
     )
 }  # fmt: skip

@@ -65,7 +65,7 @@ def convert(model: Any, manifest: Manifest, out: Path, *, replace: bool = False)
         )
     with tempfile.TemporaryDirectory() as scratch:
         keras_file = Path(scratch) / "model.keras"
-        loaded.save(keras_file)
+        graph.model.save(keras_file)
         return write_bundle(out, manifest, program, inputs, golden, keras_file=keras_file, replace=replace)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from daemon.core.step import F32, Index
 from daemon.errors import BundleError
+from daemon.model.keras_states import reset_states, states_kept
 
 
 @dataclass(frozen=True)
@@ -99,20 +100,9 @@ def run_model(graph: Graph, x: F32) -> tuple[F32, Index]:
         return np.asarray(graph.model(x, training=False), np.float32), np.arange(len(x))
     steps = min(shape[1] or 32, len(x))
     batch = np.repeat(x[np.newaxis, :steps], shape[0] or 1, axis=0)
-    variables = [
-        variable
-        for call in graph.calls
-        if call.cell and call.layer.stateful
-        for variable in keras.tree.flatten(call.layer.states)
-    ]
-    kept = [np.asarray(variable) for variable in variables]
-    for variable in variables:
-        variable.assign(np.zeros(variable.shape, np.float32))
-    try:
+    with states_kept(graph.model):
+        reset_states(graph.model)
         y = np.asarray(graph.model(batch, training=False), np.float32)[0]
-    finally:
-        for variable, value in zip(variables, kept, strict=True):
-            variable.assign(value)
     return (y, np.arange(steps)) if y.ndim == 2 else (y[np.newaxis], np.array([steps - 1]))
 
 

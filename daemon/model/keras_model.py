@@ -1,25 +1,28 @@
 """Keras models, read safely and taken apart: nested graphs become one list of layer calls that can stream.
 
-This module, `keras_graph` and `keras_rules` import `keras`; only conversion and the TensorFlow step import them.
+This module and the other `keras_*` import `keras`; only conversion and the TensorFlow step import them.
 """
 
 from __future__ import annotations
 
 import json
-import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 
 from daemon.errors import BundleError
-from daemon.model import keras_legacy
+from daemon.model.keras2_graph import build
+from daemon.model.keras2_weights import fill
+from daemon.model.keras_description import Spec, check_total
+from daemon.model.keras_files import read_header
 from daemon.model.keras_graph import Graph, LayerCall, refusal
+from daemon.model.keras_hdf5 import member, opened
+from daemon.model.keras_join import joined
 from daemon.model.keras_rules import ask_per_tick, check_layer, check_model, check_node, first_line, is_keras
-
-#: Bound on a model file and on what unpacks from it: files are not trusted to be reasonable.
-FILE_BYTES_MAX = 1024**3
 
 
 def load_keras(file: Path) -> Any:
@@ -29,34 +32,41 @@ def load_keras(file: Path) -> Any:
     ------
     BundleError : if it is no model, too large, or holds code
     """
-    if file.suffix not in (".keras", ".h5", ".hdf5"):
-        raise BundleError(f"{file}: expected a .keras or .h5 model file")
+    if not file.exists():
+        raise BundleError(f"no model file at {file}")
     try:
-        _check_size(file)
-        return _load_keras_file(file) if file.suffix == ".keras" else _load_h5(file)
-    # Keras raises whatever its readers raise: ValueError, TypeError, KeyError, OSError, BadZipFile ...
+        header = read_header(file)
+        if header.is_legacy:
+            return _load_keras2(file, header.spec)
+        model = keras.saving.load_model(file, compile=False, safe_mode=True)
+        check_total(model)
+        return model
+    # Keras and h5py raise whatever they like: ValueError, TypeError, KeyError, OSError, RecursionError ...
     except Exception as error:
-        if isinstance(error, BundleError):
-            raise
         raise BundleError(f"cannot load {file}: {first_line(error)}") from error
+
+
+def _load_keras2(file: Path, spec: Spec) -> Any:
+    model = build(spec)
+    with opened(file) as archive:
+        fill(model, member(archive, "model_weights", h5py.Group))
+    return model.layer
 
 
 def take_apart(model: Any) -> Graph:
     """Flatten a Sequential or Functional model, nested ones included, into calls of layers that can stream.
+
+    Several inputs become the columns of one, several outputs likewise: `Graph.model` is then a model around the given.
 
     Raises
     ------
     BundleError : names the layer that cannot, and why
     """
     check_model(model)
+    model = joined(model)
     shape = model.inputs[0].shape
-    if len(shape) not in (2, 3) or shape[-1] is None:
-        raise BundleError(
-            f"model {model.name} takes inputs of shape {tuple(shape)}, expected (batch, time, features) with a fixed "
-            "number of features"
-        )
     walk = _Walk()
-    walk.model(model, _Value(0, len(shape) == 3))
+    walk.model(model, [_Value(0, len(shape) == 3)])
     if not walk.calls:
         raise BundleError(f"model {model.name} has no layers")
     return Graph(model, int(shape[-1]), tuple(walk.calls))
@@ -84,28 +94,28 @@ class _Walk:
         self.calls: list[LayerCall] = []
         self._recurrent: set[int] = set()
 
-    def model(self, model: Any, value: _Value) -> _Value:
+    def model(self, model: Any, inputs: Sequence[_Value]) -> list[_Value]:
         check_model(model)
         if isinstance(model, keras.Sequential):
             for layer in model.layers:
-                value = self.layer(layer, [value])
-            return value
-        return self._functional(model, value)
+                inputs = self.layer(layer, inputs)
+            return list(inputs)
+        return self._functional(model, inputs)
 
-    def _functional(self, model: Any, value: _Value) -> _Value:
-        values = {id(model.inputs[0]): value}
+    def _functional(self, model: Any, inputs: Sequence[_Value]) -> list[_Value]:
+        values = {id(tensor): value for tensor, value in zip(model.inputs, inputs, strict=True)}
         for depth in sorted(model._nodes_by_depth, reverse=True):
             for node in model._nodes_by_depth[depth]:
                 if node.is_input:
                     continue
                 check_node(node)
-                inputs = [values[id(tensor)] for tensor in node.input_tensors]
-                values[id(node.output_tensors[0])] = self.layer(node.operation, inputs)
-        return values[id(model.outputs[0])]
+                outputs = self.layer(node.operation, [values[id(tensor)] for tensor in node.input_tensors])
+                values |= {id(tensor): value for tensor, value in zip(node.output_tensors, outputs, strict=True)}
+        return [values[id(tensor)] for tensor in model.outputs]
 
-    def layer(self, layer: Any, inputs: list[_Value]) -> _Value:
+    def layer(self, layer: Any, inputs: Sequence[_Value]) -> list[_Value]:
         if isinstance(layer, keras.Model):
-            return self.model(layer, inputs[0])
+            return self.model(layer, inputs)
         if isinstance(layer, keras.layers.TimeDistributed):
             return self._time_distributed(layer, inputs)
         over_time = inputs[0].over_time
@@ -121,42 +131,10 @@ class _Walk:
         elif not is_keras(type(layer)):
             ask_per_tick(call)
         self.calls.append(call)
-        return _Value(len(self.calls), over_time)
+        return [_Value(len(self.calls), over_time)]
 
-    def _time_distributed(self, wrapper: Any, inputs: list[_Value]) -> _Value:
+    def _time_distributed(self, wrapper: Any, inputs: Sequence[_Value]) -> list[_Value]:
         if isinstance(wrapper.layer, (keras.Model, keras.layers.RNN)):
             raise refusal(wrapper, "a model or recurrent layer inside it sees another time dimension")
         inner = self.layer(wrapper.layer, [_Value(value.number, over_time=False) for value in inputs])
-        return _Value(inner.number, over_time=True)
-
-
-def _load_keras_file(file: Path) -> Any:
-    with zipfile.ZipFile(file) as archive:
-        metadata = json.loads(archive.read("metadata.json")) if "metadata.json" in archive.namelist() else {}
-    version = str(metadata.get("keras_version", "3"))
-    if version.startswith(("1.", "2.")):
-        raise BundleError(
-            f"cannot load {file}: Keras {version} wrote it; save it as .h5 there, with model.save('model.h5')"
-        )
-    return keras.saving.load_model(file, compile=False, safe_mode=True)
-
-
-def _load_h5(file: Path) -> Any:
-    try:
-        header = keras_legacy.read_header(file)
-        if header.is_legacy:
-            return keras_legacy.load_legacy(file, header.spec)
-    except BundleError as error:
-        raise BundleError(f"cannot load {file}: {error}") from error
-    return keras.saving.load_model(file, compile=False, safe_mode=True)
-
-
-def _check_size(file: Path) -> None:
-    if not file.is_file():
-        raise BundleError(f"no model file at {file}")
-    size = file.stat().st_size
-    if file.suffix == ".keras":
-        with zipfile.ZipFile(file) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-    if size > FILE_BYTES_MAX:
-        raise BundleError(f"{file} holds more than {FILE_BYTES_MAX} bytes; no model of ticks is that large")
+        return [_Value(value.number, over_time=True) for value in inner]

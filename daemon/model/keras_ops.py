@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ PASSING = frozenset({
     "ActivityRegularization", "AlphaDropout", "Dropout", "Flatten", "GaussianDropout", "GaussianNoise", "Identity",
     "InputLayer", "SpatialDropout1D",
 })  # fmt: skip
+
+#: Where classes and functions come from that are what their names say.
+_HOMES = ("keras.src.", "daemon.model.keras")
 
 #: Keras stores the gates of an LSTM as i, f, c, o.
 _LSTM_ORDER = [0, 1, 3, 2]
@@ -32,37 +36,14 @@ def cells_of(cell: Any) -> list[Any]:
 
 def cell_op(cell: Any) -> ops.Op | None:
     """Return the operation of a recurrent cell, or None where numpy has none."""
-    match _kind(cell):
-        case "LSTMCell":
-            return _lstm(cell)
-        case "GRUCell":
-            return _gru(cell)
-        case "SimpleRNNCell":
-            return _simple_rnn(cell)
-    return None
+    make = CELLS.get(_kind(cell))
+    return make(cell) if make else None
 
 
 def layer_op(layer: Any, width: int) -> ops.Op | None:
     """Return the operation of a layer without state over `width` columns, or None where numpy has none."""
-    match _kind(layer):
-        case "Dense":
-            return _dense(layer)
-        case "Activation":
-            name = _activation(layer.activation)
-            return ops.Activation(name) if name else None
-        case "Normalization":
-            return _normalization(layer, width)
-        case "BatchNormalization":
-            return _batch_normalization(layer, width)
-        case "LayerNormalization":
-            return _layer_normalization(layer, width)
-        case "Concatenate":
-            return ops.Concatenate()
-        case "Add":
-            return ops.Add()
-        case "Multiply":
-            return ops.Multiply()
-    return None
+    make = LAYERS.get(_kind(layer))
+    return make(layer, width) if make else None
 
 
 def _lstm(cell: Any) -> ops.Lstm | None:
@@ -95,12 +76,40 @@ def _simple_rnn(cell: Any) -> ops.SimpleRnn | None:
     return ops.SimpleRnn(_gates(cell.kernel, 1), _gates(cell.recurrent_kernel, 1), bias, activation)
 
 
-def _dense(layer: Any) -> ops.Dense | None:
+def _dense(layer: Any, _: int) -> ops.Dense | None:
     activation = _activation(layer.activation)
     if activation is None:
         return None
     bias = ops.zeros(layer.units) if layer.bias is None else _weight(layer.bias)
     return ops.Dense(_weight(layer.kernel), bias, activation)
+
+
+def _activation_layer(layer: Any, _: int) -> ops.Activation | None:
+    name = _activation(layer.activation)
+    return ops.Activation(name) if name else None
+
+
+def _elu(layer: Any, _: int) -> ops.Activation | None:
+    return ops.Activation("elu") if layer.alpha == 1 else None
+
+
+def _relu(layer: Any, width: int) -> ops.Op | None:
+    if layer.max_value is not None or layer.threshold != 0:
+        return None
+    return _leaky_relu(layer, width) if layer.negative_slope else ops.Activation("relu")
+
+
+def _leaky_relu(layer: Any, width: int) -> ops.Leaky:
+    return ops.Leaky(_columns(layer.negative_slope, width))
+
+
+def _prelu(layer: Any, width: int) -> ops.Leaky | None:
+    """Take slopes per column, or one for all; those that differ from tick to tick cannot stream."""
+    return ops.Leaky(_columns(layer.alpha, width)) if _weight(layer.alpha).size in (1, width) else None
+
+
+def _rescaling(layer: Any, width: int) -> ops.Rescale:
+    return ops.Rescale(ops.zeros(width), _columns(layer.scale, width), _columns(layer.offset, width))
 
 
 def _normalization(layer: Any, width: int) -> ops.Rescale:
@@ -146,11 +155,32 @@ def _weight(variable: Any) -> F32:
 
 def _activation(function: Any) -> str | None:
     name = getattr(function, "__name__", "")
-    ours = name in ACTIVATIONS and function.__module__.startswith("keras.src.")
+    ours = name in ACTIVATIONS and function.__module__.startswith(_HOMES)
     return name if ours else None
 
 
 def _kind(layer: Any) -> str:
-    """Return the class name of one of Keras' own classes; a stranger may bear the same name."""
+    """Return the class name of one of Keras' own classes, or ours; a stranger may bear the same name."""
     kind = type(layer)
-    return kind.__name__ if kind.__module__.startswith("keras.src.") else ""
+    return kind.__name__ if kind.__module__.startswith(_HOMES) else ""
+
+
+CELLS: dict[str, Callable[[Any], ops.Op | None]] = {"LSTMCell": _lstm, "GRUCell": _gru, "SimpleRNNCell": _simple_rnn}
+#: Layers without state by class name; each takes the layer and the width of its input.
+LAYERS: dict[str, Callable[[Any, int], ops.Op | None]] = {
+    "Dense": _dense,
+    "Activation": _activation_layer,
+    "ReLU": _relu,
+    "LeakyReLU": _leaky_relu,
+    "PReLU": _prelu,
+    "ELU": _elu,
+    "Softmax": lambda layer, width: ops.Activation("softmax"),
+    "Normalization": _normalization,
+    "Rescaling": _rescaling,
+    "BatchNormalization": _batch_normalization,
+    "LayerNormalization": _layer_normalization,
+    "Columns": lambda layer, width: ops.Columns(layer.low, layer.high),
+    "Concatenate": lambda layer, width: ops.Concatenate(),
+    "Add": lambda layer, width: ops.Add(),
+    "Multiply": lambda layer, width: ops.Multiply(),
+}

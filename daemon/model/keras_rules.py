@@ -38,9 +38,6 @@ def check_model(model: Any) -> None:
         raise BundleError(f"model {model.name} ({type(model).__name__}) is subclassed code; rebuild it as Functional")
     if not model.built or not model.inputs:
         raise BundleError(f"model {model.name} has no input shape; build it with keras.Input and save it again")
-    for what, tensors in (("inputs", model.inputs), ("outputs", model.outputs)):
-        if len(tensors) != 1:
-            raise BundleError(f"model {model.name} has {len(tensors)} {what}; one is supported, concatenate them")
 
 
 def check_node(node: Any) -> None:
@@ -49,7 +46,7 @@ def check_node(node: Any) -> None:
         raise BundleError(
             f"operation {operation.name} ({type(operation).__name__}) stands outside a layer; use a layer for it"
         )
-    if len(node.output_tensors) != 1:
+    if len(node.output_tensors) != 1 and not isinstance(operation, keras.Model):
         raise refusal(operation, "it returns several values; drop return_state")
     arguments, options = node.arguments.args, node.arguments.kwargs
     first = keras.tree.flatten(arguments[:1])
@@ -75,6 +72,8 @@ def check_layer(layer: Any, over_time: bool) -> None:
             if pattern.search(kind.__name__):
                 raise refusal(layer, reason)
     _check_axes(layer, over_time)
+    if layer.compute_dtype not in ("float32", "float64"):
+        raise refusal(layer, f"it computes in {layer.compute_dtype}; set its dtype policy to float32 and save again")
 
 
 def _check_recurrent(layer: Any, over_time: bool) -> None:

@@ -28,6 +28,10 @@ def make_map(op: ops.Op, tile_rows: int) -> Map:
             return _layer_norm(op)
         case ops.Activation():
             return _activation(op.activation)
+        case ops.Leaky():
+            return lambda values: np.maximum(values[0], 0) + op.slope * np.minimum(values[0], 0)
+        case ops.Columns():
+            return lambda values: np.ascontiguousarray(values[0][:, op.low : op.high])
         case ops.Concatenate():
             return lambda values: np.concatenate(values, axis=1)
         case ops.Add():

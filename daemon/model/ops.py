@@ -202,6 +202,36 @@ class Activation(Op):
 
 
 @dataclass(frozen=True, eq=False)
+class Leaky(Op):
+    """Values below zero times a slope per column: LeakyReLU, and PReLU of slopes shared by all times."""
+
+    kind: ClassVar[str] = "leaky"
+
+    #: shape (inputs,).
+    slope: F32
+
+    def width(self, widths: Sequence[int]) -> int:
+        inputs = _one(widths)
+        self._expect(slope=(inputs,))
+        return inputs
+
+
+@dataclass(frozen=True, eq=False)
+class Columns(Op):
+    """Columns `low` to `high`, the upper end excluded: one input of a model of several."""
+
+    kind: ClassVar[str] = "columns"
+
+    low: int = 0
+    high: int = 1
+
+    def width(self, widths: Sequence[int]) -> int:
+        if not 0 <= self.low < self.high <= _one(widths):
+            raise ValueError(f"columns {self.low} to {self.high} of {widths[0]}")
+        return self.high - self.low
+
+
+@dataclass(frozen=True, eq=False)
 class Concatenate(Op):
     """Inputs side by side."""
 
@@ -238,8 +268,11 @@ def _same(widths: Sequence[int]) -> int:
 
 
 OPS: dict[str, type[Op]] = {
-    op.kind: op for op in (Lstm, Gru, SimpleRnn, Dense, Rescale, LayerNorm, Activation, Concatenate, Add, Multiply)
-}
+    op.kind: op
+    for op in (
+        Lstm, Gru, SimpleRnn, Dense, Rescale, LayerNorm, Activation, Leaky, Columns, Concatenate, Add, Multiply,
+    )
+}  # fmt: skip
 
 
 def weight_names(op: type[Op]) -> tuple[str, ...]:

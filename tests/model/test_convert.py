@@ -72,11 +72,18 @@ STACKS = {
     "passing layers": lambda L: [
         L.GaussianNoise(0.3), L.LSTM(8, return_sequences=True), L.Dropout(0.5), L.SpatialDropout1D(0.2)
     ],
+    "leaky relu": lambda L: [L.LSTM(8, return_sequences=True), L.LeakyReLU(0.2)],
+    "prelu": lambda L: [L.LSTM(8, return_sequences=True), L.PReLU(shared_axes=[1])],
+    "prelu of one slope": lambda L: [L.LSTM(8, return_sequences=True), L.PReLU(shared_axes=[1, 2])],
+    "activation layers": lambda L: [
+        L.LSTM(8, return_sequences=True), L.ReLU(negative_slope=0.3), L.ELU(), L.Softmax(), L.Dense(4), L.ReLU()
+    ],
+    "rescaling": lambda L: [L.Rescaling(0.1, offset=-0.5), L.LSTM(8, return_sequences=True)],
     "time distributed": lambda L: [L.LSTM(8, return_sequences=True), L.TimeDistributed(L.Dense(4, "tanh"))],
 }  # fmt: skip
 ACTIVATIONS = (
     "linear", "tanh", "sigmoid", "relu", "hard_sigmoid", "elu", "selu", "softplus", "softsign", "exponential", "silu",
-    "softmax",
+    "gelu", "softmax",
 )  # fmt: skip
 
 
@@ -143,7 +150,7 @@ def test_weights_are_not_touched(tmp_path, models):
 
 
 def test_files_and_the_model_in_memory_give_one_id(tmp_path, models, layers):
-    model = models.sequence(layers.LSTM(4, return_sequences=True), layers.PReLU(shared_axes=[1]), layers.Dense(2))
+    model = models.sequence(layers.LSTM(4, return_sequences=True), layers.ELU(0.5), layers.Dense(2))
     model.compile("adam", "mse")
     kept = {"keras": tmp_path / "model.keras", "h5": tmp_path / "model.h5"}
     for file in kept.values():
@@ -162,9 +169,9 @@ def test_swapped_gates_in_the_conversion_are_caught_before_anything_is_written(t
 
 
 TENSORFLOW_ONLY = {
-    "leaky relu": lambda L, m: L.LeakyReLU(),
-    "prelu": lambda L, m: L.PReLU(shared_axes=[1]),
-    "gelu": lambda L, m: L.Dense(4, "gelu"),
+    "elu of another alpha": lambda L, m: L.ELU(0.3),
+    "relu cut off": lambda L, m: L.ReLU(max_value=0.5),
+    "mish": lambda L, m: L.Dense(4, "mish"),
     "custom cell": lambda L, m: L.RNN(m.LeakyCell(4), return_sequences=True),
     "custom layer": lambda L, m: m.Cube(),
     "average": lambda L, m: L.TimeDistributed(L.UnitNormalization()),
@@ -196,8 +203,8 @@ def test_both_engines_share_states_and_agree(tmp_path, models):
 
 def test_keras_file_of_another_model_is_caught(tmp_path, models, layers):
     stacks = [
-        models.sequence(layers.LSTM(4, return_sequences=True), layers.LeakyReLU(slope), layers.Dense(2))
-        for slope in (0.1, 0.2)
+        models.sequence(layers.LSTM(4, return_sequences=True), layers.ELU(alpha), layers.Dense(2))
+        for alpha in (0.1, 0.2)
     ]
     first, second = (convert(model, models.MANIFEST, tmp_path / str(n)) for n, model in enumerate(stacks))
     assert first.id != second.id
