@@ -47,9 +47,15 @@ def revision(model_id: str, settings: Settings, rules: Rules, step: Step) -> str
         "sessions": [rule.model_dump() for rule in settings.session],
         "boundaries": rules.digest(),
         "map": settings.ticks.map.model_dump() if settings.ticks.map else None,
-        "engine": type(step).__name__,
+        "engine": _engine(step),
         "tile_rows": step.tile_rows,
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _engine(step: Step) -> str:
+    """Name a step, and the step that it runs: a window over numpy has other bits than one over TensorFlow."""
+    inner = getattr(step, "inner", None)
+    return type(step).__name__ + ("" if inner is None else f"({_engine(inner)})")

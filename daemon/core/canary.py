@@ -47,7 +47,7 @@ class Canary:
     def __init__(self, ticks: Sequence[bytes], spec: ModelSpec, step: Step, slot: int) -> None:
         decoder = TickDecoder()
         self._ticks = [decoder.decode(value) for value in ticks]
-        self._features = FeatureTable(spec.columns, spec.volatility_prior)
+        self._features = FeatureTable(spec.columns, spec.volatility_prior, spec.missing)
         limits = OrderLimits(future_skew_ns=2**62, max_lateness_ns=2**62, seq_restart_ns=0)
         self._intake = Intake(self._features, Rules((), Never()), limits, prices_may_be_negative=True)
         self._slot = slot

@@ -8,6 +8,7 @@ Invariants
 - Updated tick by tick in log order, in float64 on plain floats: no bit depends on how ticks are cut into batches.
 - A tick that cannot give its features is rejected before any cell changes: updates run on a copy.
 - Cells stay finite: running scales move by standardised values bounded to `CLIP`, so no outlier poisons them.
+- A field that a tick lacks is what `Missing` says: a dead letter, the last value of the instrument, or a number.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.core.moment import Moment
-from daemon.core.spec import Column
+from daemon.core.spec import Column, Missing
 from daemon.core.step import F32
 from schemas import Reason, Rejected
 
@@ -86,8 +87,12 @@ TRANSFORMS = {
 }
 
 
-def parse_feature(name: str) -> tuple[Feature, tuple[float, ...]]:
+def parse_feature(name: str, missing: Missing = "dead_letter") -> tuple[Feature, tuple[float, ...]]:
     """Return a feature and what its cells start from.
+
+    Parameters
+    ----------
+    missing : what becomes of a tick without a field that the feature reads
 
     Raises
     ------
@@ -95,14 +100,14 @@ def parse_feature(name: str) -> tuple[Feature, tuple[float, ...]]:
     """
     head, _, rest = name.partition(":")
     if head == "field" and rest:
-        return _field(rest), ()
+        return _field(rest, missing)
     if head == "ema" and rest:
         span, _, inner = rest.partition(":")
         if not span.isascii() or not span.isdecimal() or int(span) < 1 or not inner:
             raise ValueError(f"feature {name!r}: write ema:N:FEATURE with a whole N from 1")
-        return _ema(*parse_feature(inner), weight=2 / (int(span) + 1))
+        return _ema(*parse_feature(inner, missing), weight=2 / (int(span) + 1))
     if head in ("log", "diff", "return") and rest:
-        return {"log": _log, "diff": _diff, "return": _return}[head](name, *parse_feature(rest))
+        return {"log": _log, "diff": _diff, "return": _return}[head](name, *parse_feature(rest, missing))
     if name in BASES:
         base = BASES[name][0]
         return base, ()
@@ -110,14 +115,37 @@ def parse_feature(name: str) -> tuple[Feature, tuple[float, ...]]:
     raise ValueError(f"unknown feature {name!r}; known are {known}, with {', '.join(TRANSFORMS)} before them")
 
 
-def _field(name: str) -> Feature:
+def _field(name: str, missing: Missing) -> tuple[Feature, tuple[float, ...]]:
+    if missing == "last":
+        return _last_field(name), (0.0, 0.0)
+
     def feature(moment: Moment, cells: list[float], at: int) -> float:
         fields = moment.tick.fields
-        if fields is None or name not in fields:
-            raise Rejected(Reason.MISSING_FIELD, f"the model reads fields.{name}, which the tick does not have")
-        return fields[name]
+        if fields is not None and name in fields:
+            return fields[name]
+        if missing == "dead_letter":
+            raise _missing(name)
+        return missing
+
+    return feature, ()
+
+
+def _last_field(name: str) -> Feature:
+    """Two cells: the last value, and 1 once there is one. They outlive sessions, as the last quote does."""
+
+    def feature(moment: Moment, cells: list[float], at: int) -> float:
+        fields = moment.tick.fields
+        if fields is not None and name in fields:
+            cells[at], cells[at + 1] = fields[name], 1.0
+        elif not cells[at + 1]:
+            raise _missing(name)
+        return cells[at]
 
     return feature
+
+
+def _missing(name: str) -> Rejected:
+    return Rejected(Reason.MISSING_FIELD, f"the model reads fields.{name}, which the tick does not have")
 
 
 def _log(name: str, inner: Feature, start: tuple[float, ...]) -> tuple[Feature, tuple[float, ...]]:
@@ -168,20 +196,21 @@ class FeatureTable:
     ----------
     columns : the model's columns in order
     volatility_prior : standard deviation of one-tick log returns that a new instrument starts from
+    missing : what becomes of a tick without a field that a column reads
 
     Raises
     ------
     ValueError : a column names an unknown feature
     """
 
-    def __init__(self, columns: Sequence[Column], volatility_prior: float) -> None:
+    def __init__(self, columns: Sequence[Column], volatility_prior: float, missing: Missing = "dead_letter") -> None:
         self._variance_min = (volatility_prior * VOLATILITY_FLOOR) ** 2
         start: list[float] = [volatility_prior**2]
         #: Per column: the feature, where its cells start, where its running mean and variance stand (-1 where the
         #: scale is frozen).
         self._columns: list[tuple[Feature, int, int]] = []
         for column in columns:
-            feature, cells = parse_feature(column.feature)
+            feature, cells = parse_feature(column.feature, missing)
             scale_at = -1
             if column.scale == "running":
                 scale_at = len(start)

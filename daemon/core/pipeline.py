@@ -95,7 +95,7 @@ class Pipeline:
         self.dead_letter_bytes_max = DEAD_LETTER_BYTES_MAX
         self._decoder = decoder or TickDecoder()
         self._rules = rules
-        self._features = FeatureTable(spec.columns, spec.volatility_prior)
+        self._features = FeatureTable(spec.columns, spec.volatility_prior, spec.missing)
         self._intake = Intake(self._features, rules, options.limits, prices_may_be_negative=spec.prices_may_be_negative)
         self._table = StateTable(step.initial_state)
         self._runner = Runner(step, self._table, self._features, Forecaster(spec, options.coverage))

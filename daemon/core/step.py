@@ -34,7 +34,7 @@ class Waves:
     bounds: tuple[int, ...]
     #: shape (rows,): number of the state each row starts from; always a start state or a row of an earlier wave.
     source: Index
-    #: shape (chains,): number of the state each chain ends with.
+    #: shape (ends,): numbers of the states to return, usually the one each chain ends with.
     final: Index
 
 
@@ -80,7 +80,7 @@ class Step(Protocol):
         Returns
         -------
         y : float32 array, shape (rows, n_outputs), rows in wave order
-        final : float32 array, shape (chains, state_size): the state after each chain's last row
+        final : float32 array, shape (ends, state_size): the states that `waves.final` names
         finite : bool array, shape (rows,): false where a row's output or state holds a NaN or an infinity. Rows after
             the first false one of a chain say nothing.
         """

@@ -6,7 +6,7 @@ file                    holds                                                   
 ``manifest.json``       `Manifest`                                                all but `trained_on`
 ``program.json``        operations and settings (architecture)                    yes
 ``weights.npz``         the program's arrays                                      yes
-``golden.npz``          one input sequence and Keras' own outputs for it          no
+``golden.npz``          one input sequence and Keras' own outputs at each tick    no
 ``model.keras``         the Keras model it came from; optional for numpy          no
 ``id``                  the id; written last                                      -
 ======================  ========================================================  =========
@@ -30,6 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from daemon.core.pipeline import PipelineOptions
+from daemon.core.sessions import Rules
 from daemon.core.spec import ModelSpec
 from daemon.core.step import F32, Step
 from daemon.errors import BundleError
@@ -38,6 +40,8 @@ from daemon.model.canary import canary_ticks
 from daemon.model.manifest import FORMAT, Manifest
 from daemon.model.numpy_step import TILE_ROWS, NumpyStep
 from daemon.model.program import AnyProgram, KerasProgram, Program, parse_program
+from daemon.model.rollout import RolloutStep
+from daemon.model.window_step import WindowStep
 
 Engine = Literal["auto", "numpy", "tensorflow"]
 
@@ -55,7 +59,8 @@ class Bundle:
     id: str
     manifest: Manifest
     program: AnyProgram
-    #: shapes (golden_steps, n_features) and (golden_steps, n_outputs): one sequence from a reset.
+    #: shapes (golden_steps, n_features) and (golden_steps, n_outputs): one sequence from a reset. In window mode the
+    #: output of a tick is the answer to the window that it ends. Outputs are the model's own, before any roll-out.
     golden_inputs: F32
     golden_outputs: F32
 
@@ -68,8 +73,23 @@ class Bundle:
         """JSON values of the canary's ticks, the same for the same columns."""
         return canary_ticks(self.manifest.columns)
 
+    def predict(self, ticks: Any, *, rules: Rules | None = None, options: PipelineOptions | None = None) -> Any:
+        """Forecast after every tick of a DataFrame or of an iterable of dicts, as the daemon would from a reset.
+
+        See `daemon.model.predict.predict`; the step is proven by the self-test first, once.
+        """
+        from daemon.model.predict import predict
+
+        return predict(self.spec, self._proven_step, ticks, rules=rules, options=options)
+
+    @cached_property
+    def _proven_step(self) -> Step:
+        from daemon.model.selftest import self_test
+
+        return self_test(self)
+
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path | str) -> Self:
         """Read a bundle.
 
         Raises
@@ -97,7 +117,14 @@ class Bundle:
         return cls(path, identity, manifest, program, golden_inputs, golden_outputs)
 
     def step(self, engine: Engine = "auto", tile_rows: int | None = None) -> Step:
-        """Return a step that runs the model; `daemon.model.selftest.self_test` returns one that is proven, too.
+        """Return a step that runs the bundle; `daemon.model.selftest.self_test` returns one that is proven, too.
+
+        Its outputs are those of `spec`; see `model_step` for parameters and errors.
+        """
+        return rolled_out(self.model_step(engine, tile_rows), self.manifest)
+
+    def model_step(self, engine: Engine = "auto", tile_rows: int | None = None) -> Step:
+        """Return a step that answers as the Keras model does in the bundle's mode, before any roll-out.
 
         Parameters
         ----------
@@ -108,17 +135,35 @@ class Bundle:
         ------
         BundleError : if the engine cannot run this model
         """
+        initial = initial_state(self.manifest)
         if isinstance(self.program, Program) and engine != "tensorflow":
-            return NumpyStep(self.program, tile_rows or TILE_ROWS)
+            return in_mode(NumpyStep(self.program, tile_rows or TILE_ROWS, initial), self.manifest)
         if engine == "numpy":
             reason = self.program.reason if isinstance(self.program, KerasProgram) else ""
             raise BundleError(f'{self.path}: numpy cannot run {reason}; set [model] engine = "auto"')
         from daemon.model.tensorflow_step import load_step
 
-        return load_step(self.path / KERAS, self.program, tile_rows or TILE_ROWS)
+        return in_mode(load_step(self.path / KERAS, self.program, tile_rows or TILE_ROWS, initial), self.manifest)
 
 
 REMEDY = "write the bundle again with `tickcast convert` or `tickcast train`"
+
+
+def initial_state(manifest: Manifest) -> F32 | None:
+    """Return what a state of the model starts from, None for zeros."""
+    return np.array(manifest.initial_state, np.float32) if manifest.initial_state else None
+
+
+def in_mode(step: Step, manifest: Manifest) -> Step:
+    """Return the step that runs a recurrent one in the manifest's mode."""
+    return WindowStep(step, manifest.steps) if manifest.mode == "window" else step
+
+
+def rolled_out(step: Step, manifest: Manifest) -> Step:
+    """Return the step whose outputs are those that the manifest publishes."""
+    if not manifest.future and not manifest.unpublished:
+        return step
+    return RolloutStep(step, manifest.columns, manifest.outputs, manifest.rollout, manifest.published)
 
 
 def write_bundle(
@@ -188,6 +233,8 @@ def _parse_manifest(path: Path, content: Any) -> Manifest:
     version = content.get("format") if isinstance(content, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise BundleError(f"{path} has format {version}, this version reads up to {FORMAT}; upgrade tickcast")
+    if isinstance(version, int) and version < FORMAT:
+        raise BundleError(f"{path} has format {version}, an older one than {FORMAT}, which is read; {REMEDY}")
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
@@ -201,6 +248,9 @@ def _check_fits(manifest: Manifest, program: AnyProgram, what: str) -> None:
         raise BundleError(f"{what} reads {program.n_features} columns, the manifest names {len(manifest.columns)}")
     if len(manifest.outputs) != program.n_outputs:
         raise BundleError(f"{what} has {program.n_outputs} outputs, the manifest names {len(manifest.outputs)}")
+    if isinstance(program, Program) and len(manifest.initial_state) not in (0, program.state_size):
+        found = len(manifest.initial_state)
+        raise BundleError(f"{what} has a state of {program.state_size} numbers, its initial_state has {found}")
     if not all(np.isfinite(array).all() for array in program.arrays().values()):
         raise BundleError(f"{what} has weights that are NaN or infinite; train it again")
 

@@ -33,7 +33,7 @@ class Grid:
     waves: list[tuple[int, int, Index]]
     #: shape (rows,): the slot of each row.
     place: Index
-    #: shape (chains,): number of the state each chain ends with.
+    #: shape (ends,): numbers of the states to return.
     final: Index
 
     @property

@@ -26,14 +26,19 @@ class NumpyStep:
     """A `daemon.core.step.Step` over a `Program`.
 
     Not safe for several threads: buffers are reused from call to call. Results are never views of them.
+
+    Parameters
+    ----------
+    tile_rows : rows of the tile in which products run
+    initial_state : shape (state_size,), or None for zeros
     """
 
-    def __init__(self, program: Program, tile_rows: int = TILE_ROWS) -> None:
+    def __init__(self, program: Program, tile_rows: int = TILE_ROWS, initial_state: F32 | None = None) -> None:
         self.tile_rows = tile_rows
         self.n_features = program.n_features
         self.n_outputs = program.n_outputs
         self.state_size = program.state_size
-        self.initial_state = np.zeros(program.state_size, np.float32)
+        self.initial_state = np.zeros(program.state_size, np.float32) if initial_state is None else initial_state
         self._layers = [
             ((make_cell if node.op.state_widths else make_map)(node.op, tile_rows), node.inputs)
             for node in program.nodes
@@ -50,7 +55,7 @@ class NumpyStep:
         grid = lay_out(waves, len(start), self.tile_rows)
         features = np.zeros((grid.slots, self.n_features), np.float32)
         features[grid.place] = x
-        final = np.empty((len(start), self.state_size), np.float32)
+        final = np.empty((len(waves.final), self.state_size), np.float32)
         # A model that overflows is an outcome, not a fault of ours: `finite` says so, row by row.
         with np.errstate(all="ignore"):
             y, slot_finite = self._run(features, start, final, grid)

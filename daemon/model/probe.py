@@ -226,7 +226,7 @@ def converted_step(model: Any) -> Step:
     ------
     BundleError : names the layer that cannot stream, and why
     """
-    from daemon.model.convert import translate
+    from daemon.model.conversion import translate
     from daemon.model.keras_model import take_apart
 
     graph = take_apart(model)

@@ -22,14 +22,21 @@ from daemon.model.program import AnyProgram, KerasProgram
 
 
 class TensorflowStep:
-    """A `daemon.core.step.Step` over a Keras model taken apart."""
+    """A `daemon.core.step.Step` over a Keras model taken apart; see `NumpyStep` for the parameters.
 
-    def __init__(self, graph: Graph, tile_rows: int = TILE_ROWS) -> None:
+    Raises BundleError where the initial state has another length than the model's state.
+    """
+
+    def __init__(self, graph: Graph, tile_rows: int = TILE_ROWS, initial_state: F32 | None = None) -> None:
         self.tile_rows = tile_rows
         self.n_features = graph.n_features
         self.n_outputs = int(graph.model.outputs[0].shape[-1])
         self.state_size = sum(graph.state_widths)
-        self.initial_state = np.zeros(self.state_size, np.float32)
+        self.initial_state = np.zeros(self.state_size, np.float32) if initial_state is None else initial_state
+        if len(self.initial_state) != self.state_size:
+            raise BundleError(
+                f"the initial state has {len(self.initial_state)} numbers, the model's state {self.state_size}"
+            )
         columns = side_by_side(graph.state_widths)
 
         def advance(x: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -59,7 +66,9 @@ class TensorflowStep:
         return scan_waves(self, x, start, waves)
 
 
-def load_step(keras_file: Path, program: AnyProgram, tile_rows: int) -> TensorflowStep:
+def load_step(
+    keras_file: Path, program: AnyProgram, tile_rows: int, initial_state: F32 | None = None
+) -> TensorflowStep:
     """Return the step of a bundle's Keras file.
 
     Raises
@@ -72,4 +81,4 @@ def load_step(keras_file: Path, program: AnyProgram, tile_rows: int) -> Tensorfl
         same = len(weights) == len(program.weights) and all(map(np.array_equal, weights, program.weights))
         if not same or architecture(model) != program.architecture:
             raise BundleError(f"{keras_file} is not the model of the bundle's id; convert the model again")
-    return TensorflowStep(take_apart(model), tile_rows)
+    return TensorflowStep(take_apart(model), tile_rows, initial_state)

@@ -159,7 +159,7 @@ def intake_of(settings: Settings, spec: ModelSpec) -> Intake:
     SettingsError : a session rule names what does not exist
     """
     return Intake(
-        FeatureTable(spec.columns, spec.volatility_prior),
+        FeatureTable(spec.columns, spec.volatility_prior, spec.missing),
         resolve_rules(settings.session),
         pipeline_options(settings).limits,
         prices_may_be_negative=spec.prices_may_be_negative,

@@ -12,7 +12,7 @@ from daemon.core.features import parse_feature
 from daemon.core.instrument import NEVER, Instrument
 from daemon.core.marker import Marker, MarkerError
 from daemon.core.snapshot import Snapshot, SnapshotError
-from daemon.core.spec import Column
+from daemon.core.spec import Column, Missing
 from daemon.errors import TickcastError
 from daemon.revision import revision as revision_of
 from daemon.stored import Stored
@@ -144,16 +144,20 @@ def bundle_cell_names(settings: Settings, revision: str) -> list[str] | None:
         step, rules = bundle.step(settings.model.engine), resolve_rules(settings.session)
     except (TickcastError, ImportError):  # a look at states needs no bundle: numbers without names
         return None
-    return cell_names(bundle.spec.columns) if revision_of(bundle.id, settings, rules, step) == revision else None
+    return (
+        cell_names(bundle.spec.columns, bundle.spec.missing)
+        if revision_of(bundle.id, settings, rules, step) == revision
+        else None
+    )
 
 
-def cell_names(columns: Sequence[Column]) -> list[str]:
+def cell_names(columns: Sequence[Column], missing: Missing = "dead_letter") -> list[str]:
     """Name every cell of an instrument, as `FeatureTable` lays them out for these columns; each name stands once."""
     names = ["variance of one-tick log returns"]
     for column in columns:
         if column.scale == "running":
             names += [f"{column.feature}: running mean", f"{column.feature}: running variance"]
-        _, own = parse_feature(column.feature)
+        _, own = parse_feature(column.feature, missing)
         names += [f"{column.feature}: memory {index}" for index in range(len(own))]
     seen: dict[str, int] = {}
     for index, name in enumerate(names):  # a model may read a feature twice

@@ -12,7 +12,7 @@ from typing import Any
 from daemon.boundaries import resolve_rules
 from daemon.core.spec import Column, Output
 from daemon.errors import SettingsError
-from daemon.model.convert import convert
+from daemon.model.conversion import convert
 from daemon.model.manifest import Manifest
 from daemon.training.collect import collect
 from daemon.training.dataset import columns_of, outputs_of, part_sizes, split_in_time, training_rows, volatility_of

@@ -83,8 +83,8 @@ def test_missing_file_is_named(bundle, name):
 
 
 def test_newer_format_asks_for_an_upgrade(bundle):
-    edit_manifest(bundle, format=2, something_new=True)
-    with pytest.raises(BundleError, match="has format 2, this version reads up to 1; upgrade tickcast"):
+    edit_manifest(bundle, format=3, something_new=True)
+    with pytest.raises(BundleError, match="has format 3, this version reads up to 2; upgrade tickcast"):
         Bundle.load(bundle.path)
 
 

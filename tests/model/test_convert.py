@@ -10,7 +10,7 @@ import pytest
 from daemon.core.step import scan_waves
 from daemon.errors import BundleError
 from daemon.model.bundle import Bundle
-from daemon.model.convert import convert
+from daemon.model.conversion import convert
 from daemon.model.numpy_step import NumpyStep
 from daemon.model.selftest import TOLERANCE, check_golden, self_test
 from tests.model.test_numpy_step import in_waves

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from daemon.errors import BundleError
-from daemon.model.convert import convert
+from daemon.model.conversion import convert
 from daemon.model.numpy_step import NumpyStep
 from daemon.model.selftest import self_test
 from tests.model.test_numpy_step import in_waves

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from daemon.errors import BundleError
-from daemon.model.convert import convert
+from daemon.model.conversion import convert
 
 pytestmark = pytest.mark.tensorflow
 

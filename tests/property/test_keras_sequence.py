@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from daemon.core.spec import Column, Output
 from daemon.model.bundle import Bundle
-from daemon.model.convert import convert
+from daemon.model.conversion import convert
 from daemon.model.manifest import Manifest
 from daemon.model.selftest import self_test
 from tests.ticks import pipeline, raw, record

@@ -42,7 +42,7 @@ def measure() -> Answers:
     """
     import keras
 
-    from daemon.model.convert import convert
+    from daemon.model.conversion import convert
 
     keras.utils.set_random_seed(SEED)
     x = np.random.default_rng(SEED).standard_normal((1, FEATURES)).astype(np.float32)
