@@ -243,7 +243,7 @@ def _finish(axes: Axes, *, entries: int, percent_x: bool = False, percent_y: boo
     if percent_y:
         axes.yaxis.set_major_formatter(FuncFormatter(_percent))
     if entries > 1:
-        columns = 2 if half and entries > 3 else min(entries, 6)
+        columns = 2 if half and entries > 2 else min(entries, 6)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, scatterpoints=3)
 
 
