@@ -68,7 +68,8 @@ def backtest(
             read_ticks(files, in_order=False), settings, naming=naming, forecasts=forecasts, listen=listen
         )
     scores = judge(run.tapes, begin_of(run.tapes), levels_of(run.coverage))
-    warnings = [text for text in (leak(run.bundle.manifest.trained_on, scores.span), *_prices(run.tapes)) if text]
+    found = (leak(run.bundle.manifest.trained_on, scores.span), *_prices(run.tapes), *_worse(scores))
+    warnings = [text for text in found if text]
     if report is not None:
         from daemon.judging.backtest_report import report as made
 
@@ -119,11 +120,21 @@ def _prices(tapes: Sequence[Tape]) -> Iterator[str]:
     """Say where prices are trades, whose bounce between bid and ask looks like skill."""
     trades = [tape.instrument for tape in tapes if not tape.quoted.any()]
     if trades:
-        names = ", ".join(trades[:3]) + (f" and {len(trades) - 3} more" if len(trades) > 3 else "")
         yield (
-            f"no quotes of {names}: the last trade stands for the price, and to foresee that it bounces between bid "
-            "and ask scores as skill but earns nothing (Roll 1984)"
+            f"no quotes of {_some(trades)}: the last trade stands for the price, and to foresee its bounce between "
+            "bid and ask scores as skill but earns nothing (Roll 1984)"
         )
+
+
+def _worse(scores: Scores) -> Iterator[str]:
+    """Say where the forecasts do harm, and not by chance."""
+    worse = [f"{score.instrument} {score.horizon} ahead" for score in scores.scores if score.r2_high < 0]
+    if worse:
+        yield f"worse than no change, with the whole interval below zero: {_some(worse)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _as_json(run: Backtest, scores: Scores, warnings: Sequence[str]) -> dict[str, object]:

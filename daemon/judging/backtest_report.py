@@ -153,12 +153,12 @@ def _memory(ahead: Sequence[Ahead]) -> str:
 def _stretch(tape: Tape, begin: int) -> Figure:
     """Show the stretch, among the judged ticks, in which the price moves most often."""
     first = int(np.searchsorted(tape.ts, begin))
-    length = min(max(STRETCH_HORIZONS * tape.horizons[-1], 50), STRETCH_TICKS, len(tape.ts) - first)
+    length = min(max(STRETCH_HORIZONS * max(tape.horizons), 50), STRETCH_TICKS, len(tape.ts) - first)
     moved = np.concatenate([[0], np.cumsum(tape.price[first + 1 :] != tape.price[first:-1])])
     start = first + int(np.argmax(moved[length - 1 :] - moved[: len(moved) - length + 1]))
     rows = slice(start, start + length)
     seconds = (tape.ts[rows] - tape.ts[start]) * 1e-9
-    fans = [_fan(tape, start, at) for at in np.linspace(0, max(length - tape.horizons[-1] - 1, 0), FANS).astype(int)]
+    fans = [_fan(tape, start, at) for at in np.linspace(0, max(length - max(tape.horizons) - 1, 0), FANS).astype(int)]
     price = plots.Line("price", seconds, tape.price[rows], steps=True)
     drawn = plots.price_fans(
         price, [fan for fan in fans if fan], x=f"seconds from {clock(int(tape.ts[start]))}", y="price"
@@ -174,7 +174,9 @@ def _fan(tape: Tape, start: int, at: int) -> plots.Fan | None:
     """Return the forecast of a row, with its horizons at the times at which they came."""
     row = start + at
     known = [
-        k for k, h in enumerate(tape.horizons) if row + h < len(tape.ts) and tape.session[row + h] == tape.session[row]
+        k
+        for k in np.argsort(tape.horizons).tolist()
+        if row + tape.horizons[k] < len(tape.ts) and tape.session[row + tape.horizons[k]] == tape.session[row]
     ]
     if not known:
         return None

@@ -148,7 +148,7 @@ def test_ticks_before_the_first_quote_do_not_count(folder: Path, tmp_path: Path)
     assert both["count"] == 59
     alone = scored(folder / "bundle", write(tmp_path / "trades.jsonl", trades))
     assert by_place(alone)["A", 1]["count"] == 39
-    assert "bounces between bid and ask" in alone["warnings"][0]
+    assert "bounce between bid and ask" in alone["warnings"][0]
 
 
 def test_outcomes_in_another_session_do_not_count_and_a_long_horizon_is_no_error(folder: Path, tmp_path: Path):
@@ -198,10 +198,24 @@ def test_ticks_the_model_was_trained_on_are_warned_of(folder: Path, tmp_path: Pa
     bundle = tiny_bundle(tmp_path)
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     (bundle.path / "manifest.json").write_text(json.dumps(manifest | {"trained_on": trained}))
-    (warning,) = scored(bundle.path, folder / "ticks.jsonl")["warnings"]
-    assert "overlap those the model was trained on" in warning
-    assert scored(bundle.path, folder / "ticks.jsonl", "--from-ts", "2024-01-01T00:01:01Z")["warnings"] == []
-    assert scored(folder / "bundle", folder / "ticks.jsonl")["warnings"] == []
+
+    def warned(*arguments: object) -> bool:
+        return any("overlap those the model was trained on" in text for text in scored(*arguments)["warnings"])
+
+    assert warned(bundle.path, folder / "ticks.jsonl")
+    assert not warned(bundle.path, folder / "ticks.jsonl", "--from-ts", "2024-01-01T00:01:01Z")
+    assert not warned(folder / "bundle", folder / "ticks.jsonl")
+
+
+def test_forecasts_that_do_harm_beyond_chance_are_named(folder: Path, tmp_path: Path):
+    """A made bundle knows nothing, and says it at length."""
+    found = scored(folder / "bundle", folder / "ticks.jsonl")
+    harmful = {place for place, score in by_place(found).items() if score["r2_high"] < 0}
+    assert ("WALK", 1) in harmful
+    (text,) = found["warnings"]
+    assert text.startswith("worse than no change")
+    shown = run(folder / "bundle", folder / "ticks.jsonl")
+    assert f"warning: {text}" in shown.stderr
 
 
 def test_prices_at_rest_and_single_ticks_have_no_score(folder: Path, tmp_path: Path):

@@ -223,3 +223,29 @@ def test_intervals_of_a_difference_hold_the_truth_as_often_as_they_say():
 def test_cells_share_a_span_evenly():
     ts = np.arange(10**9, 10**9 + 4000, dtype=np.int64)
     assert np.bincount(time_cells(ts, int(ts[0]), int(ts[-1]))).tolist() == [10] * CELLS
+
+
+# --- what docs/accuracy.md says ---------------------------------------------------------------------------------------
+
+
+def test_no_change_explains_the_levels_of_a_random_walk_and_nothing_of_its_moves():
+    price = 100 + 0.1 * np.random.default_rng(0).standard_normal(5000).cumsum()
+    level_r2 = 1 - np.square(np.diff(price)).sum() / np.square(price[1:] - price.mean()).sum()
+    assert level_r2 > 0.99
+    assert r2(np.diff(price), np.zeros(4999), 1).value == 0
+
+
+def test_trades_that_bounce_between_bid_and_ask_give_a_quarter_for_nothing():
+    """The mid never moves; forecasting half of the last change back has R2 = 25 %."""
+    trades = np.random.default_rng(1).choice([99.0, 101.0], 100_000)
+    change = np.diff(trades)
+    assert r2(change[1:], -change[:-1] / 2, 1).value == pytest.approx(0.25, abs=0.01)
+
+
+def test_where_most_moves_are_zero_the_best_mean_has_a_negative_mae_skill():
+    rng = np.random.default_rng(2)
+    signal = rng.standard_normal(100_000)
+    move = np.where(rng.random(100_000) < 0.9, 0.0, signal + rng.standard_normal(100_000))
+    best_mean = 0.1 * signal
+    assert r2(move, best_mean, 1).low > 0
+    assert mae_skill(move, best_mean) < 0
