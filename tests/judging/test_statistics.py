@@ -169,7 +169,7 @@ def test_pooled_and_mean_r2_weigh_instruments_by_variance_and_equally():
     both = [Rows(large, large / 2, cell), Rows(small, np.zeros(20_000), cell), Rows(np.zeros(9), np.ones(9), cell[:9])]
     assert mean_r2(both).value == pytest.approx(0.375)
     assert pooled_r2(both).value == pytest.approx(0.75, abs=0.01)
-    assert mean_r2(both).count == 40_000
+    assert mean_r2(both).count == 40_009
 
 
 @pytest.mark.parametrize("figure", [mean_r2, pooled_r2])
@@ -193,6 +193,29 @@ def test_intervals_of_the_mean_hold_the_truth_as_often_as_they_say():
         found = mean_r2(instruments)
         hits += found.low <= best_r2(10) <= found.high
     assert 0.90 <= hits / 200 <= 0.99
+
+
+def test_intervals_hold_where_volatility_comes_in_bursts():
+    """Most moves are zero, the others heavy-tailed, and all instruments burst together: as at ticks."""
+    rng = np.random.default_rng(8)
+
+    def instruments(rows: int) -> list[Rows]:
+        log_scale = np.convolve(0.25 * rng.standard_normal(rows + 200), 0.97 ** np.arange(200), "valid")[:rows]
+        made = []
+        for _ in range(3):
+            signal = np.exp(log_scale) * rng.standard_normal(rows)
+            noise = np.exp(log_scale) * rng.standard_t(4, rows)
+            moves = np.where(rng.random(rows) < 0.7, 0.0, 0.5 * signal + noise)
+            made.append(Rows(moves, 0.15 * signal, np.arange(rows) * CELLS // rows))
+        return made
+
+    truth = mean_r2(instruments(1_000_000)).value
+    assert 0.03 < truth < 0.045
+    samples = [instruments(3000) for _ in range(200)]
+    means = [mean_r2(sample) for sample in samples]
+    ones = [r2(sample[0].move, sample[0].forecast, 1) for sample in samples]
+    for found in (means, ones):
+        assert 0.88 <= np.mean([each.low <= truth <= each.high for each in found]) <= 0.99
 
 
 def test_a_difference_is_surer_than_the_two_figures_it_compares():
