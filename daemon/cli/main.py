@@ -17,6 +17,7 @@ import typer
 from daemon import __version__
 from daemon.cli import (
     audit,
+    backtest,
     broker,
     config,
     deadletters,
@@ -56,6 +57,7 @@ app.command()(rewind.rewind)
 app.command()(audit.audit)
 app.command()(replay.replay)
 app.command()(train.train)
+app.command()(backtest.backtest)
 app.command()(features.features)
 app.command()(probe.probe)
 app.add_typer(config.app, name="config")

@@ -92,9 +92,10 @@ def lines(
     percent: bool = False,
     log_x: bool = False,
     ticks_x: Sequence[float] | None = None,
+    half: bool = False,
 ) -> str:
     """Draw lines with bands; `level` is a level to compare with, e.g. 0 or the coverage promised."""
-    with _axes(x, y) as (axes, drawn):
+    with _axes(x, y, HALF if half else WIDE) as (axes, drawn):
         if level is not None:
             axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=level_label or None)
         for colour, line in zip(_cycle(), series):  # noqa: B905 - the colours never end
@@ -104,7 +105,7 @@ def lines(
         if ticks_x is not None:
             axes.set_xticks(list(ticks_x), [f"{tick:g}" for tick in ticks_x])
             axes.minorticks_off()
-        _finish(axes, percent_y=percent, entries=len(series) + bool(level_label))
+        _finish(axes, percent_y=percent, entries=len(series) + bool(level_label), half=half)
     return drawn()
 
 
@@ -119,12 +120,24 @@ def learning_curve(train: Line, validation: Line, *, best_x: float, x: str = "ep
     return drawn()
 
 
-def bars(names: Sequence[str], groups: Sequence[Bars], *, y: str, percent: bool = True) -> str:
-    """Draw groups of bars side by side under each name, with whiskers."""
-    with _axes("", y) as (axes, drawn):
+def bars(
+    names: Sequence[str],
+    groups: Sequence[Bars],
+    *,
+    y: str,
+    x: str = "",
+    percent: bool = True,
+    level: float | None = None,
+    level_label: str = "",
+    half: bool = False,
+) -> str:
+    """Draw groups of bars side by side under each name, with whiskers; `level` is one to compare with."""
+    with _axes(x, y, HALF if half else WIDE) as (axes, drawn):
         width = 0.8 / max(len(groups), 1)
         places = np.arange(len(names))
         axes.axhline(0, color=MUTED, linewidth=1)
+        if level is not None:
+            axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=level_label or None)
         for at, (colour, group) in enumerate(zip(_cycle(), groups)):  # noqa: B905 - the colours never end
             centre = places + (at - (len(groups) - 1) / 2) * width
             values = np.asarray(group.values, np.float64)
@@ -138,7 +151,7 @@ def bars(names: Sequence[str], groups: Sequence[Bars], *, y: str, percent: bool 
         axes.set_xticks(places, names, rotation=25 if crowded else 0, ha="right" if crowded else "center")
         axes.tick_params(axis="x", length=0)
         axes.grid(visible=False, axis="x")
-        _finish(axes, percent_y=percent, entries=len(groups))
+        _finish(axes, percent_y=percent, entries=len(groups) + bool(level_label), half=half)
     return drawn()
 
 
@@ -150,7 +163,7 @@ def reliability(levels: ArrayLike, observed: Sequence[Line], *, x: str, y: str) 
         axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="as promised")
         for colour, line in zip(_cycle(), observed):  # noqa: B905 - the colours never end
             axes.plot(line.x, line.y, color=colour, linewidth=1.6, marker="o", markersize=4, label=line.label)
-        _finish(axes, percent_x=True, percent_y=True, entries=len(observed) + 1)
+        _finish(axes, percent_x=True, percent_y=True, entries=len(observed) + 1, half=True)
     return drawn()
 
 
@@ -222,7 +235,7 @@ def _draw_line(axes: Axes, line: Line, colour: str) -> None:
     )
 
 
-def _finish(axes: Axes, *, entries: int, percent_x: bool = False, percent_y: bool = False) -> None:
+def _finish(axes: Axes, *, entries: int, percent_x: bool = False, percent_y: bool = False, half: bool = False) -> None:
     from matplotlib.ticker import FuncFormatter
 
     if percent_x:
@@ -230,7 +243,8 @@ def _finish(axes: Axes, *, entries: int, percent_x: bool = False, percent_y: boo
     if percent_y:
         axes.yaxis.set_major_formatter(FuncFormatter(_percent))
     if entries > 1:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(entries, 6), borderaxespad=0.2, scatterpoints=3)
+        columns = 2 if half and entries > 2 else min(entries, 6)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, scatterpoints=3)
 
 
 def _whole_numbers() -> Any:

@@ -73,8 +73,8 @@ def _fit_output(z: F64, target: F64, penalty: float) -> tuple[F64, float]:
     z, target = z[known], target[known]
     centre, level = z.mean(axis=0), float(target.mean())
     z = z - centre
-    weights: F64 = np.linalg.solve(z.T @ z + penalty * np.eye(z.shape[1]), z.T @ (target - level))
-    return weights, level - float(centre @ weights)
+    weights = np.linalg.solve(z.T @ z + penalty * np.eye(z.shape[1]), z.T @ (target - level))
+    return weights.astype(np.float64), level - float(centre @ weights)
 
 
 def without_memory(step: Step, x: F32) -> F32:

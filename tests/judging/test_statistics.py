@@ -169,7 +169,7 @@ def test_pooled_and_mean_r2_weigh_instruments_by_variance_and_equally():
     both = [Rows(large, large / 2, cell), Rows(small, np.zeros(20_000), cell), Rows(np.zeros(9), np.ones(9), cell[:9])]
     assert mean_r2(both).value == pytest.approx(0.375)
     assert pooled_r2(both).value == pytest.approx(0.75, abs=0.01)
-    assert mean_r2(both).count == 40_000
+    assert mean_r2(both).count == 40_009
 
 
 @pytest.mark.parametrize("figure", [mean_r2, pooled_r2])
@@ -193,6 +193,29 @@ def test_intervals_of_the_mean_hold_the_truth_as_often_as_they_say():
         found = mean_r2(instruments)
         hits += found.low <= best_r2(10) <= found.high
     assert 0.90 <= hits / 200 <= 0.99
+
+
+def test_intervals_hold_where_volatility_comes_in_bursts():
+    """Most moves are zero, the others heavy-tailed, and all instruments burst together: as at ticks."""
+    rng = np.random.default_rng(8)
+
+    def instruments(rows: int) -> list[Rows]:
+        log_scale = np.convolve(0.25 * rng.standard_normal(rows + 200), 0.97 ** np.arange(200), "valid")[:rows]
+        made = []
+        for _ in range(3):
+            signal = np.exp(log_scale) * rng.standard_normal(rows)
+            noise = np.exp(log_scale) * rng.standard_t(4, rows)
+            moves = np.where(rng.random(rows) < 0.7, 0.0, 0.5 * signal + noise)
+            made.append(Rows(moves, 0.15 * signal, np.arange(rows) * CELLS // rows))
+        return made
+
+    truth = mean_r2(instruments(1_000_000)).value
+    assert 0.03 < truth < 0.045
+    samples = [instruments(3000) for _ in range(200)]
+    means = [mean_r2(sample) for sample in samples]
+    ones = [r2(sample[0].move, sample[0].forecast, 1) for sample in samples]
+    for found in (means, ones):
+        assert 0.88 <= np.mean([each.low <= truth <= each.high for each in found]) <= 0.99
 
 
 def test_a_difference_is_surer_than_the_two_figures_it_compares():
@@ -223,3 +246,29 @@ def test_intervals_of_a_difference_hold_the_truth_as_often_as_they_say():
 def test_cells_share_a_span_evenly():
     ts = np.arange(10**9, 10**9 + 4000, dtype=np.int64)
     assert np.bincount(time_cells(ts, int(ts[0]), int(ts[-1]))).tolist() == [10] * CELLS
+
+
+# --- what docs/accuracy.md says ---------------------------------------------------------------------------------------
+
+
+def test_no_change_explains_the_levels_of_a_random_walk_and_nothing_of_its_moves():
+    price = 100 + 0.1 * np.random.default_rng(0).standard_normal(5000).cumsum()
+    level_r2 = 1 - np.square(np.diff(price)).sum() / np.square(price[1:] - price.mean()).sum()
+    assert level_r2 > 0.99
+    assert r2(np.diff(price), np.zeros(4999), 1).value == 0
+
+
+def test_trades_that_bounce_between_bid_and_ask_give_a_quarter_for_nothing():
+    """The mid never moves; forecasting half of the last change back has R2 = 25 %."""
+    trades = np.random.default_rng(1).choice([99.0, 101.0], 100_000)
+    change = np.diff(trades)
+    assert r2(change[1:], -change[:-1] / 2, 1).value == pytest.approx(0.25, abs=0.01)
+
+
+def test_where_most_moves_are_zero_the_best_mean_has_a_negative_mae_skill():
+    rng = np.random.default_rng(2)
+    signal = rng.standard_normal(100_000)
+    move = np.where(rng.random(100_000) < 0.9, 0.0, signal + rng.standard_normal(100_000))
+    best_mean = 0.1 * signal
+    assert r2(move, best_mean, 1).low > 0
+    assert mae_skill(move, best_mean) < 0
