@@ -166,5 +166,5 @@ def _steps(report: Report, file: str) -> Iterator[str]:
             yield "Convert it: the state becomes an argument, and no request can find that of another."
         else:
             yield "Convert it, for speed and to serve it tick by tick; nothing was found to mend."
-        yield f"A spec to fill in:     tickcast convert {file} --init"
-        yield f"The bundle to run:     tickcast convert {file} --spec SPEC.toml --out BUNDLE"
+        yield f"A spec to fill in:     tickcast convert {file} --init --spec spec.toml"
+        yield f"The bundle to run:     tickcast convert {file} --spec spec.toml --out bundle"

@@ -8,13 +8,14 @@ import os
 def import_keras() -> None:
     """Import Keras and what it stands on, with standard error shut meanwhile; failures raise as ever.
 
-    The notices about oneDNN come from C++ while the libraries load, before any level of TF_CPP_MIN_LOG_LEVEL counts
-    (TensorFlow 2.21), so only the file descriptor can be shut. They would bury our one line.
+    Those about oneDNN come from C++ while the libraries load, whatever TF_CPP_MIN_LOG_LEVEL says (TensorFlow 2.21), so
+    only the file descriptor can be shut; those of later calls follow the level. They would bury our one line.
 
     Raises
     ------
     ImportError : Keras or TensorFlow is missing
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     kept = os.dup(2)
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -9,9 +9,11 @@ This module imports `keras`; only conversion, training and the probe import it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
 
 
 def recurrent_layers(model: Any) -> list[Any]:
@@ -38,6 +40,18 @@ def reset_states(model: Any) -> None:
     """Set every state that the model keeps to zero, which is what Keras' own reset of a layer does."""
     for state in state_variables(model):
         state.assign(keras.ops.zeros_like(state))
+
+
+@contextmanager
+def states_kept(model: Any) -> Iterator[None]:
+    """Bring the states back that were there before."""
+    variables = state_variables(model)
+    kept = [np.array(state) for state in variables]
+    try:
+        yield
+    finally:
+        for state, value in zip(variables, kept, strict=True):
+            state.assign(value)
 
 
 def _walk(layer: Any, seen: set[int]) -> Iterator[Any]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -169,6 +170,21 @@ def test_welded_batch_is_filled_with_copies(layers, batch):
     assert report.as_is.verdict == "leaks"
     assert report.reset.verdict == "no leak"
     assert report.converted.leak == 0
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
+@pytest.mark.parametrize(("batch", "stateful"), [(1, True), (32, True), (None, False)])
+def test_files_of_keras_2_are_probed_like_others(tmp_path, batch, stateful):
+    from daemon.model.keras_model import load_keras
+
+    K = import_module("tf_keras")
+    x = K.Input((10, 5), batch_size=batch)
+    inner = K.Sequential([K.layers.GRU(6, return_sequences=True, stateful=stateful), K.layers.Dropout(0.2)])
+    K.Model(x, K.layers.Dense(1)(K.layers.LSTM(4, stateful=stateful)(inner(x)))).save(tmp_path / "model.h5")
+    report = asked(load_keras(tmp_path / "model.h5"))
+    assert (report.shape, report.rows, len(report.stateful_layers)) == ((10, 5), batch or 1, 2 * stateful)
+    assert report.as_is.verdict == ("leaks" if stateful else "no leak")
+    assert report.reset.verdict == report.converted.verdict == "no leak"
 
 
 def test_step_of_tensorflow_is_exact_too(layers):

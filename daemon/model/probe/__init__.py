@@ -33,7 +33,7 @@ from daemon.model.probe.budget import Budget, Clock
 from daemon.model.probe.costs import Speed, resident_mb, time_calls
 from daemon.model.probe.report import Measured, Refused, Report
 from daemon.model.probe.trials import TESTS, Fresh, Trial, ask_fresh, draw_inputs
-from daemon.model.probe.ways import ServedModel, ServedStep, Way, converted_step
+from daemon.model.probe.ways import ServedModel, ServedStep, Way, as_converted, converted_step
 from daemon.model.selftest import TOLERANCE
 
 __all__ = ["Listener", "Measured", "Refused", "Report", "Speed", "Trial", "probe"]
@@ -71,7 +71,7 @@ def probe(
     ------
     BundleError : if it is no model of one input, fails on the inputs, or its answers are not finite or all the same
     """
-    served = ServedModel(model)
+    served = ServedModel(as_converted(model))
     inputs = draw_inputs(served.shape)
     whole = Budget(budget_seconds, clock)
     course = _Course(max(2, repeats), listen or (lambda way, part, done: None))

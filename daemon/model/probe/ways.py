@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -64,8 +64,9 @@ class ServedModel:
         #: Shape of one request, without the batch, and the rows of the batch it is sent in.
         self.shape, self.rows = _request(model)
         self.stateful_layers = tuple(str(layer.name) for layer in keras_states.stateful_layers(model))
-        self._states = keras_states.state_variables(model)
         self.reset: Callable[[], None] = partial(keras_states.reset_states, model)
+        #: Gives the model back with the states it came with.
+        self.states_kept: Callable[[], AbstractContextManager[None]] = partial(keras_states.states_kept, model)
 
     def ways(self) -> dict[str, Way]:
         """Return the ways to serve the model itself."""
@@ -91,16 +92,6 @@ class ServedModel:
         """
         for ask in (self._call, self.ask, self._predict):
             ask(x)
-
-    @contextmanager
-    def states_kept(self) -> Iterator[None]:
-        """Give the model back with the states it came with."""
-        kept = [np.array(state) for state in self._states]
-        try:
-            yield
-        finally:
-            for state, value in zip(self._states, kept, strict=True):
-                state.assign(value)
 
     def _way(self, wrapped: Callable[[Ask], Ask]) -> Way:
         timed = {"predict": wrapped(self._predict), "model(x)": wrapped(self._call)}
@@ -133,8 +124,9 @@ class ServedStep:
     """A converted step, shared by all requests as the instruments share it in the daemon.
 
     One tick at a time, each with the state of its own request, the ticks of different requests in any order. The lock
-    stands for the daemon's one thread: `NumpyStep` reuses its buffers and must not run in two threads at once. It
-    holds for one tick, not for a request, so that a step which kept anything from tick to tick would be found out.
+    stands for the daemon's one thread: `NumpyStep` reuses its buffers, and 50 threads inside it at once do get wrong
+    answers. It holds for one tick, not for a request, so that a step which kept anything from tick to tick would be
+    found out.
     """
 
     def __init__(self, step: Step) -> None:
@@ -160,6 +152,16 @@ class ServedStep:
 
     def _ticks(self, x: F32) -> F32:
         return x.reshape(-1, 1, self._step.n_features)
+
+
+def as_converted(model: Any) -> Any:
+    """Return the model that conversion sees, whose answers have their step's order; itself where there is none."""
+    from daemon.model.keras_model import take_apart
+
+    try:
+        return take_apart(model).model
+    except BundleError:
+        return model
 
 
 def converted_step(model: Any) -> Step:
