@@ -169,10 +169,15 @@ def write_section(document: Path, name: str, text: str) -> None:
 
 def machine() -> str:
     """Say where the figures come from."""
+    return f"{computer('kafka-python', 'numpy', 'pydantic')}, Apache Kafka 4.3.1"
+
+
+def computer(*packages: str) -> str:
+    """Say when and on what something was measured, and with which versions of packages."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
-    packages = ", ".join(f"{name} {version(name)}" for name in ("kafka-python", "numpy", "pydantic"))
-    return f"{datetime.now(UTC).date()}, {cpu}, Python {platform.python_version()}, {packages}, Apache Kafka 4.3.1"
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    return f"{datetime.now(UTC).date()}, {cpu}, Python {platform.python_version()}, {versions}"
 
 
 def median(values: Sequence[float]) -> float:

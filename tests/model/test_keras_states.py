@@ -82,3 +82,20 @@ def test_a_stateful_layer_that_never_ran_has_nothing_to_reset(states, layers):
     assert len(states.stateful_layers(model)) == 1
     assert states.state_variables(model) == []
     states.reset_states(model)
+
+
+def test_states_come_back_after_an_error_too(states, layers):
+    model = nested(layers, stateful=True)
+    x = np.ones((2, TIME, WIDTH), np.float32)
+    model(x)
+    before = [np.array(state) for state in states.state_variables(model)]
+
+    def fail():
+        with states.states_kept(model):
+            model(-x)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert any(state.any() for state in before)
+    assert all(map(np.array_equal, before, map(np.array, states.state_variables(model))))

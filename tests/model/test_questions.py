@@ -1,0 +1,48 @@
+"""docs/questions.md: what it shows of the probe is what the probe says, and its commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from bench.questions import run_probe, write_gold_predictor
+from daemon.cli import main
+
+PAGE = Path(__file__).parents[2] / "docs" / "questions.md"
+#: Figures of time and memory, and what only luck decides, differ from run to run.
+CHANGING = re.compile(r"^(\(b0\)|From \(a\)|\(b\) does).*$|\d+(\.\d+)?(e-\d+)?|[ -]+", re.MULTILINE)
+
+#: Commands of this release that other parts bring.
+TO_COME = {"convert", "doctor", "backtest"}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
+def test_the_sample_is_what_the_command_prints(tmp_path):
+    shown = re.search(r"\$ tickcast probe gold.h5\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    write_gold_predictor(tmp_path / "gold.h5")
+    printed = run_probe(tmp_path / "gold.h5", "--repeats", "5")
+    assert without_figures(printed) == without_figures(shown[1])
+    verdicts = [line for line in printed.splitlines() if line.startswith(("(a)", "(b) ", "(c)"))][:3]
+    assert ["no leak" in line for line in verdicts] == [False, True, True]
+
+
+def without_figures(text):
+    return CHANGING.sub("", text)
+
+
+def test_commands_and_options_on_the_page_exist():
+    known = get_command(main.app).commands
+    found = re.findall(r"(?:^    |`)tickcast (\w+) ?([^`\n]*)", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert {"probe", "convert", "doctor", "train"} <= {name for name, _ in found}
+    for name, rest in found:
+        if name in TO_COME and name not in known:
+            continue
+        command = known[name]
+        if hasattr(command, "commands"):
+            command = command.commands[rest.split()[0]]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert set(re.findall(r"--[\w-]+", rest)) <= options, f"{name} {rest}"
