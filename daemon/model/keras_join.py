@@ -7,6 +7,7 @@ the model itself changes, and the model around it is a Keras model as any other:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -49,6 +50,11 @@ def input_columns(model: Any) -> list[tuple[str, int]]:
     return [(str(tensor.name), int(tensor.shape[-1])) for tensor in model.inputs]
 
 
+def pack_inputs(model: Any, values: Sequence[Any]) -> Any:
+    """Return values, in the order of `model.inputs`, in the form in which a Functional model is called."""
+    return keras.tree.pack_sequence_as(model._inputs_struct, values)
+
+
 def joined(model: Any) -> Any:
     """Return a model of one input and one output: the model itself if it is one, else a model around it.
 
@@ -66,7 +72,7 @@ def joined(model: Any) -> Any:
     for index, width in enumerate(widths):
         parts.append(Columns(low, low + width, name=f"columns_{index}")(x) if len(widths) > 1 else x)
         low += width
-    answers = keras.tree.flatten(model(keras.tree.pack_sequence_as(model._inputs_struct, parts)))
+    answers = keras.tree.flatten(model(pack_inputs(model, parts)))
     y = keras.layers.Concatenate(name="outputs")(answers) if len(answers) > 1 else answers[0]
     return keras.Model(x, y, name=f"{model.name}_joined")
 
