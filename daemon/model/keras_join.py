@@ -65,8 +65,8 @@ def joined(model: Any) -> Any:
     widths = [width for _, width in input_columns(model)]
     if len(model.inputs) == len(model.outputs) == 1:
         return model
-    around = _same(model, "inputs", [tuple(tensor.shape)[:-1] for tensor in model.inputs])
-    _same(model, "outputs", [tuple(tensor.shape)[:-1] for tensor in model.outputs])
+    around = _shared_shape(model, "inputs", model.inputs)
+    _shared_shape(model, "outputs", model.outputs)
     x = keras.Input(batch_shape=(*around, sum(widths)), name="columns")
     parts, low = [], 0
     for index, width in enumerate(widths):
@@ -77,14 +77,14 @@ def joined(model: Any) -> Any:
     return keras.Model(x, y, name=f"{model.name}_joined")
 
 
-def _same(model: Any, what: str, shapes: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+def _shared_shape(model: Any, what: str, tensors: Sequence[Any]) -> tuple[int | None, ...]:
     """Return the batch and time that all have, or refuse."""
-    names = getattr(model, "input_names" if what == "inputs" else "output_names", None) or []
-    for index, shape in enumerate(shapes):
-        if shape != shapes[0]:
-            name = names[index] if index < len(names) else str(index)
+    shared = tuple(tensors[0].shape)[:-1]
+    for tensor in tensors:
+        if tuple(tensor.shape)[:-1] != shared:
+            layer = tensor._keras_history.operation
             raise BundleError(
-                f"model {model.name} has {what} over different times: {name} has shape {(*shape, '...')}, the first "
-                f"{(*shapes[0], '...')}; give all of them one batch size and one time dimension"
+                f"model {model.name} has {what} over different times: {layer.name} has shape {tuple(tensor.shape)}, "
+                f"the first {tuple(tensors[0].shape)}; give all of them one batch size and one time dimension"
             )
-    return shapes[0]
+    return shared
