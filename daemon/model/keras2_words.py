@@ -51,7 +51,8 @@ def translated(spec: Spec) -> Spec:
     _check_layer(spec)
     kind, config = str(spec["class_name"]), spec["config"]
     registered = str(spec.get("registered_name") or kind)
-    values = {key: _value(key, value, spec) for key, value in config.items() if key not in _FORGOTTEN}
+    kept = ("input_dim",) if kind == "Embedding" else ()
+    values = {key: _value(key, value, spec) for key, value in config.items() if key in kept or key not in _FORGOTTEN}
     if is_layer(kind) and ">" not in registered:
         values = {key: value for key, value in values.items() if not key.endswith(_TRAINING)}
         if kind in ("GRU", "GRUCell"):

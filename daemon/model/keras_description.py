@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +38,8 @@ _CODE = {
     **dict.fromkeys(("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"), "is an operation outside a layer"),
     **dict.fromkeys(("TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper"), "runs a foreign program"),
 }
+#: Modules whose classes go by their names; all others need to be registered.
+_KERAS = re.compile(r"(keras|builtins)(\.|$)")
 #: Words that set the size of a layer's weights.
 _SIZES = (
     "units", "filters", "kernel_size", "depth_multiplier", "input_dim", "output_dim", "output_shape", "key_dim",
@@ -173,6 +176,8 @@ def _objects(value: Any, owner: str, depth: int) -> Iterator[tuple[str, Spec]]:
                 yield owner, value
         if (what := _CODE.get(str(value.get("class_name")))) is not None:
             raise BundleError(f"{owner} {what}; put a layer of Keras, or a registered one, in its place")
+        if "class_name" in value and not _KERAS.match(str(value.get("module") or "keras")):
+            check_registered(value if isinstance(value.get("config"), dict) else {}, value.get("registered_name"))
         for item in value.values():
             yield from _objects(item, owner, depth + 1)
 

@@ -14,10 +14,9 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from daemon.errors import BundleError
-from daemon.model.keras_description import CONFIG_BYTES_MAX, SAVE_AGAIN, Spec, check_registered, parse
+from daemon.model.keras_description import CONFIG_BYTES_MAX, SAVE_AGAIN, Spec, parse
 from daemon.model.keras_hdf5 import opened, text_of
 
 #: Bound on a model file and on what unpacks from it: files are not trusted to be reasonable.
@@ -25,8 +24,6 @@ FILE_BYTES_MAX = 1024**3
 
 _METADATA, _CONFIG, _WEIGHTS = "metadata.json", "config.json", "model.weights.h5"
 _PICKLES = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".dill")
-#: Modules whose classes Keras finds by name; all others need to be registered.
-_KERAS = re.compile(r"(keras|builtins)(\.|$)")
 
 
 @dataclass(frozen=True)
@@ -57,9 +54,7 @@ def read_header(file: Path) -> Header:
     if not re.match(r"\d+(\.|$)", version):
         raise BundleError(f"its keras_version is {version[:40]!r}, no version; {SAVE_AGAIN}")
     header = Header(version, parse(text))
-    if not header.is_legacy:
-        _check_modules(header.spec, header.spec)
-    elif file.suffix == ".keras":
+    if header.is_legacy and file.suffix == ".keras":
         raise BundleError(f"Keras {version[:40]} wrote it; save it as .h5 there, with model.save('model.h5')")
     return header
 
@@ -126,18 +121,3 @@ def _check_members(archive: zipfile.ZipFile) -> None:
             raise BundleError(f"it has no {name}; {SAVE_AGAIN}")
     if sum(member.file_size for member in members) > FILE_BYTES_MAX:
         raise BundleError(f"it unpacks to more than {FILE_BYTES_MAX} bytes; no model of ticks is that large")
-
-
-def _check_modules(value: Any, owner: Spec) -> None:
-    """Refuse classes of Keras 3 that are neither Keras' own nor registered."""
-    if isinstance(value, list):
-        for item in value:
-            _check_modules(item, owner)
-    elif isinstance(value, dict):
-        if isinstance(value.get("config"), dict) and "name" in value["config"]:
-            owner = value
-        if "class_name" in value and not _KERAS.match(str(value.get("module") or "builtins")):
-            registered = value.get("registered_name")
-            check_registered(value if isinstance(value.get("config"), dict) else owner, registered)
-        for item in value.values():
-            _check_modules(item, owner)

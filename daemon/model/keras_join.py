@@ -7,6 +7,7 @@ the model itself changes, and the model around it is a Keras model as any other:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -49,6 +50,11 @@ def input_columns(model: Any) -> list[tuple[str, int]]:
     return [(str(tensor.name), int(tensor.shape[-1])) for tensor in model.inputs]
 
 
+def pack_inputs(model: Any, values: Sequence[Any]) -> Any:
+    """Return values, in the order of `model.inputs`, in the form in which a Functional model is called."""
+    return keras.tree.pack_sequence_as(model._inputs_struct, values)
+
+
 def joined(model: Any) -> Any:
     """Return a model of one input and one output: the model itself if it is one, else a model around it.
 
@@ -59,26 +65,26 @@ def joined(model: Any) -> Any:
     widths = [width for _, width in input_columns(model)]
     if len(model.inputs) == len(model.outputs) == 1:
         return model
-    around = _same(model, "inputs", [tuple(tensor.shape)[:-1] for tensor in model.inputs])
-    _same(model, "outputs", [tuple(tensor.shape)[:-1] for tensor in model.outputs])
+    around = _shared_shape(model, "inputs", model.inputs)
+    _shared_shape(model, "outputs", model.outputs)
     x = keras.Input(batch_shape=(*around, sum(widths)), name="columns")
     parts, low = [], 0
     for index, width in enumerate(widths):
         parts.append(Columns(low, low + width, name=f"columns_{index}")(x) if len(widths) > 1 else x)
         low += width
-    answers = keras.tree.flatten(model(keras.tree.pack_sequence_as(model._inputs_struct, parts)))
+    answers = keras.tree.flatten(model(pack_inputs(model, parts)))
     y = keras.layers.Concatenate(name="outputs")(answers) if len(answers) > 1 else answers[0]
     return keras.Model(x, y, name=f"{model.name}_joined")
 
 
-def _same(model: Any, what: str, shapes: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+def _shared_shape(model: Any, what: str, tensors: Sequence[Any]) -> tuple[int | None, ...]:
     """Return the batch and time that all have, or refuse."""
-    names = getattr(model, "input_names" if what == "inputs" else "output_names", None) or []
-    for index, shape in enumerate(shapes):
-        if shape != shapes[0]:
-            name = names[index] if index < len(names) else str(index)
+    shared = tuple(tensors[0].shape)[:-1]
+    for tensor in tensors:
+        if tuple(tensor.shape)[:-1] != shared:
+            layer = tensor._keras_history.operation
             raise BundleError(
-                f"model {model.name} has {what} over different times: {name} has shape {(*shape, '...')}, the first "
-                f"{(*shapes[0], '...')}; give all of them one batch size and one time dimension"
+                f"model {model.name} has {what} over different times: {layer.name} has shape {tuple(tensor.shape)}, "
+                f"the first {tuple(tensors[0].shape)}; give all of them one batch size and one time dimension"
             )
-    return shapes[0]
+    return shared

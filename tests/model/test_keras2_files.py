@@ -328,11 +328,107 @@ def test_hard_sigmoid_of_keras_2_lives_on_in_the_bundle(tmp_path, keras2, models
     assert (np.abs(y - expected) <= 1e-5 * np.maximum(1, np.abs(expected))).all()
 
 
-def test_layer_that_cannot_stream_is_named_by_conversion(tmp_path, keras2, models):
+COMMON = {
+    "relu": lambda L: L.Dense(4, "relu"),
+    "relu layer": lambda L: L.ReLU(negative_slope=0.2),
+    "selu": lambda L: L.Dense(4, "selu"),
+    "elu": lambda L: L.ELU(),
+    "softplus": lambda L: L.Activation("softplus"),
+    "swish": lambda L: L.Dense(4, "swish"),
+    "gelu": lambda L: L.Dense(4, "gelu"),
+    "hard sigmoid": lambda L: L.Activation("hard_sigmoid"),
+    "leaky relu": lambda L: L.LeakyReLU(0.2),
+    "prelu": lambda L: L.PReLU(shared_axes=[1]),
+    "batch normalization": lambda L: L.BatchNormalization(),
+    "layer normalization": lambda L: L.LayerNormalization(),
+    "dropout": lambda L: L.Dropout(0.3),
+    "time distributed": lambda L: L.TimeDistributed(L.Dense(4, "tanh")),
+    "rescaling": lambda L: L.Rescaling(0.5, offset=1.0),
+}
+
+
+@pytest.mark.parametrize("name", COMMON)
+def test_common_layers_of_old_files_need_no_tensorflow_to_serve(tmp_path, keras2, models, name):
     L = keras2.layers
-    model = stack(keras2, L.Bidirectional(L.LSTM(4, name="both")), L.Dense(2), shape=(None, 3))
+    stacked = L.LSTM(4, return_sequences=True), COMMON[name](L), L.Dense(2)
+    model = randomised(stack(keras2, *stacked, shape=(None, 3)))
     model.save(tmp_path / "model.h5")
-    with pytest.raises(BundleError, match=r"layer bidirectional\w* \(Bidirectional\) cannot stream"):
+    step = self_test(convert(tmp_path / "model.h5", models.MANIFEST, tmp_path / "bundle"))
+    assert isinstance(step, NumpyStep)
+    assert_streams(step, model)
+
+
+@pytest.mark.parametrize("name", ["elu of another alpha", "relu cut off", "mish", "unit normalization"])
+def test_other_layers_of_old_files_run_on_tensorflow(tmp_path, keras2, models, name):
+    L = keras2.layers
+    layer = {
+        "elu of another alpha": lambda: L.ELU(0.3),
+        "relu cut off": lambda: L.ReLU(max_value=0.5),
+        "mish": lambda: L.Dense(4, "mish"),
+        "unit normalization": lambda: L.UnitNormalization(),
+    }[name]()
+    model = randomised(stack(keras2, L.LSTM(4, return_sequences=True), layer, L.Dense(2), shape=(None, 3)))
+    model.save(tmp_path / "model.h5")
+    step = self_test(convert(tmp_path / "model.h5", models.MANIFEST, tmp_path / "bundle"))
+    assert not isinstance(step, NumpyStep)
+    assert_streams(step, model)
+
+
+def assert_streams(step, model):
+    x = np.random.default_rng(2).standard_normal((INPUTS, 3)).astype(np.float32)
+    y, _, finite = step.scan(x, step.initial_state[np.newaxis], in_waves([len(x)]))
+    assert finite.all()
+    expected = np.asarray(model(x[np.newaxis]))[0]
+    assert (np.abs(y - expected) <= 1e-5 * np.maximum(1, np.abs(expected))).all()
+
+
+def test_several_inputs_and_outputs_of_an_old_file(tmp_path, keras2):
+    from daemon.model.keras_model import load_keras, take_apart
+    from daemon.model.tensorflow_step import TensorflowStep
+
+    L = keras2.layers
+    x, other = keras2.Input((None, 3)), keras2.Input((None, 2))
+    h = L.GRU(4, return_sequences=True)(L.Concatenate()([x, other]))
+    model = randomised(keras2.Model([x, other], [L.Dense(2)(h), L.Dense(1)(h)]))
+    model.save(tmp_path / "model.h5")
+    step = TensorflowStep(take_apart(load_keras(tmp_path / "model.h5")))
+    ticks = np.random.default_rng(2).standard_normal((20, 5)).astype(np.float32)
+    y, _, _ = step.scan(ticks, step.initial_state[np.newaxis], in_waves([20]))
+    expected = np.concatenate(
+        [np.asarray(part)[0] for part in model([ticks[np.newaxis, :, :3], ticks[np.newaxis, :, 3:]])], 1
+    )
+    assert np.allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+def cannot_stream(K, kind):
+    L = K.layers
+    match kind:
+        case "Masking":
+            return stack(K, L.Masking(name="odd"), L.LSTM(4), shape=(None, 3))
+        case "Bidirectional":
+            return stack(K, L.Bidirectional(L.LSTM(4), name="odd"), shape=(None, 3))
+        case "Embedding":
+            return stack(K, L.Embedding(100, 8, name="odd"), L.LSTM(4), shape=(3,))
+        case "RepeatVector":
+            return stack(K, L.LSTM(4), L.RepeatVector(5, name="odd"), L.LSTM(4), shape=(None, 3))
+        case "Conv1D":
+            return stack(K, L.Conv1D(4, 3, name="odd"), L.LSTM(4), shape=(10, 3))
+        case "Flatten":
+            return stack(K, L.LSTM(4, return_sequences=True), L.Flatten(name="odd"), L.Dense(2), shape=(10, 3))
+
+
+@pytest.mark.parametrize("kind", ["Masking", "Bidirectional", "Embedding", "RepeatVector", "Conv1D", "Flatten"])
+def test_layer_that_cannot_stream_is_named_by_conversion(tmp_path, keras2, models, kind):
+    cannot_stream(keras2, kind).save(tmp_path / "model.h5")
+    with pytest.raises(BundleError, match=rf"layer odd \({kind}\) cannot stream: ") as caught:
+        convert(tmp_path / "model.h5", models.MANIFEST, tmp_path / "bundle")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_convolution_with_a_state_is_refused_by_the_shape_of_its_input(tmp_path, keras2, models):
+    stack(keras2, keras2.layers.ConvLSTM2D(4, 2), shape=(None, 8, 8, 3)).save(tmp_path / "model.h5")
+    with pytest.raises(BundleError, match=r"takes inputs of shape \(None, None, 8, 8, 3\), expected \(batch, time"):
         convert(tmp_path / "model.h5", models.MANIFEST, tmp_path / "bundle")
 
 
