@@ -19,6 +19,7 @@ from daemon.cli import (
     audit,
     broker,
     config,
+    convert,
     deadletters,
     demo,
     features,
@@ -56,6 +57,7 @@ app.command()(rewind.rewind)
 app.command()(audit.audit)
 app.command()(replay.replay)
 app.command()(train.train)
+app.command()(convert.convert)
 app.command()(features.features)
 app.command()(probe.probe)
 app.add_typer(config.app, name="config")
