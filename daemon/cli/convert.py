@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -51,7 +53,9 @@ def convert(
         return
     if spec is None and out is None and stateless is not None:
         _check_free(stateless, force=force)
-        _print_stateless(model, stateless, as_json=as_json)
+        with _stateless(model, stateless) as difference:
+            pass
+        _print_stateless(stateless, difference, as_json=as_json)
         return
     if spec is None or out is None:
         raise SettingsError(
@@ -80,15 +84,8 @@ def _convert(
 
     conversion = prepare(model, spec, mode=mode)
     comparison = _compare(conversion, read.steps, data) if data else None
-    difference = None
-    if stateless is None:
+    with _stateless(model, stateless) as difference:
         bundle = conversion.write(out, replace=force)
-    else:
-        with tempfile.TemporaryDirectory(dir=stateless.absolute().parent) as folder:
-            draft = Path(folder) / "stateless.keras"
-            difference = _write_stateless(conversion.graph.model, draft)
-            bundle = conversion.write(out, replace=force)
-            draft.replace(stateless)
     if as_json:
         typer.echo(json.dumps(_as_json(conversion, comparison, out, bundle.id, stateless, difference)))
         return
@@ -96,7 +93,7 @@ def _convert(
     if comparison is not None:
         _print_comparison(comparison)
     if stateless is not None:
-        typer.echo(f"stateless: wrote {stateless}, largest difference over 100 windows {difference:.1e}")
+        _print_stateless(stateless, difference, as_json=False)
     typer.echo(conversion.proof)
     typer.echo(f"wrote {out}, bundle {bundle.id}")
 
@@ -130,24 +127,31 @@ def _write_template(model: Path, spec: Path | None, mode: Literal["carried", "wi
     typer.echo(f"wrote {spec}; fill in its features, scaler and outputs")
 
 
-def _print_stateless(model: Path, stateless: Path, *, as_json: bool) -> None:
-    difference = _write_stateless(model, stateless)
-    if as_json:
-        typer.echo(json.dumps({"stateless": str(stateless), "difference": difference}))
-    else:
-        typer.echo(f"wrote {stateless}, largest difference over 100 windows {difference:.1e}")
-
-
-def _write_stateless(model: Any, out: Path) -> float:
+@contextmanager
+def _stateless(model: Path, out: Path | None) -> Iterator[float | None]:
+    """Write the stateless model beside `out` and give its difference; it takes its place where the block ends well."""
     from daemon.errors import BundleError
 
+    if out is None:
+        yield None
+        return
     try:
         from daemon.model.stateless import write_stateless  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
         raise BundleError(
             "writing the stateless model needs TensorFlow; install it with `pip install 'tickcast[tensorflow]'`"
         ) from error
-    return float(write_stateless(model, out))
+    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as folder:
+        draft = Path(folder) / out.name
+        yield float(write_stateless(model, draft))
+        draft.replace(out)
+
+
+def _print_stateless(stateless: Path, difference: float | None, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"stateless": {"file": str(stateless), "difference": difference}}))
+    else:
+        typer.echo(f"wrote {stateless}, largest difference over 100 windows {difference:.1e}")
 
 
 def _compare(conversion: Conversion, steps: int | None, files: list[Path]) -> Comparison:
@@ -175,12 +179,13 @@ def _print_conversion(conversion: Conversion) -> None:
     typer.echo(conversion.sentence)
     width = max(len(column.feature) for column in manifest.columns)
     for index, column in enumerate(manifest.columns):
-        scale = f"(x - {column.mean:.6g}) / {column.std:.6g}"
+        scale = f"(x {-column.mean:+.6g}) / {column.std:.6g}" if column.mean else f"x / {column.std:.6g}"
         running = " at first, then its running scale" if column.scale == "running" else ""
         typer.echo(f"  column {index}  {column.feature:{width}}  {scale}{running}")
     for index, output in enumerate(manifest.outputs):
         ahead = _count(output.horizon, "tick")
-        meaning = f"{output.kind} in {ahead} = {output.mean:.6g} + {output.scale:.6g} y"
+        mean = f"{output.mean:.6g} + " if output.mean else ""
+        meaning = f"{output.kind} in {ahead} = {mean}{output.scale:.6g} y"
         other = "" if output.of == "mean" else f", its {output.of}"
         hidden = "" if index in manifest.published else ", not published"
         typer.echo(f"  output {index}  {meaning}{other}{hidden}")

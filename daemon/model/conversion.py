@@ -150,7 +150,7 @@ def look_at(model: Any) -> tuple[Graph, AnyProgram, Facts]:
     loaded = keras_model.load_keras(Path(model)) if isinstance(model, (str, Path)) else model
     graph = keras_model.take_apart(loaded)
     program = translate(graph)
-    return graph, program, facts_of(graph, program.n_outputs)
+    return graph, program, facts_of(loaded, graph, program.n_outputs)
 
 
 def translate(graph: Graph) -> AnyProgram:
