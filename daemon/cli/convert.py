@@ -29,7 +29,8 @@ def convert(
         typer.Option(help="How the model is run; default: the spec, then its shape."),
     ] = None,
     data: Annotated[
-        list[Path] | None, typer.Option(help="Tick file; prints how far the two modes differ on its ticks.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Tick file; prints how far the two modes differ on its ticks."),
     ] = None,
     stateless: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the model without kept states, as a .keras file.")

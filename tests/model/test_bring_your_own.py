@@ -8,7 +8,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from daemon.errors import BundleError
+from daemon.errors import BundleError, SettingsError
 from daemon.model import Bundle, convert
 from daemon.model.selftest import self_test
 from tests.ticks import START
@@ -154,6 +154,19 @@ def test_a_missing_field_may_keep_its_last_value_or_be_a_number(gold, tmp_path):
     first.iloc[0, at] = np.nan
     refused = convert(gold[1], {**SPEC, "missing": "last"}, tmp_path / "first").predict(first)["refused"]
     assert refused.notna().tolist() == [True] + [False] * 29
+
+
+def test_a_frame_needs_times_with_a_zone(gold, tmp_path):
+    bundle = convert(gold[1], SPEC, tmp_path / "bundle")
+    frame = bars(12)
+    with pytest.raises(SettingsError, match="the frame's times have no zone"):
+        bundle.predict(frame.tz_localize(None))
+    with pytest.raises(SettingsError, match="the frame has no times"):
+        bundle.predict(frame.reset_index(drop=True))
+    plain = frame.assign(ts=[START + 10**10 * row for row in range(12)], instrument="XAUUSD").reset_index(drop=True)
+    renamed = plain.rename(columns={name: f"field:{name}" for name in ("open", "high", "low", "volume")})
+    expected = bundle.predict(frame)["mean_1"].tolist()
+    assert bundle.predict(plain)["mean_1"].tolist() == bundle.predict(renamed)["mean_1"].tolist() == expected
 
 
 # --- the proof --------------------------------------------------------------------------------------------------------
