@@ -93,10 +93,10 @@ def _convert(
     _print_conversion(conversion)
     if comparison is not None:
         _print_comparison(comparison)
-    if stateless is not None:
-        _print_stateless(stateless, difference, as_json=False)
     typer.echo(conversion.proof)
     typer.echo(f"wrote {out}, bundle {bundle.id}")
+    if stateless is not None:
+        _print_stateless(stateless, difference, as_json=False)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -180,7 +180,9 @@ def _print_conversion(conversion: Conversion) -> None:
     typer.echo(conversion.sentence)
     width = max(len(column.feature) for column in manifest.columns)
     for index, column in enumerate(manifest.columns):
-        scale = f"(x {-column.mean:+.6g}) / {column.std:.6g}" if column.mean else f"x / {column.std:.6g}"
+        sign = "-" if column.mean > 0 else "+"
+        shifted = f"(x {sign} {abs(column.mean):.6g})" if column.mean else "x"
+        scale = shifted if column.std == 1 else f"{shifted} / {column.std:.6g}"
         running = " at first, then its running scale" if column.scale == "running" else ""
         typer.echo(f"  column {index}  {column.feature:{width}}  {scale}{running}")
     for index, output in enumerate(manifest.outputs):
