@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,13 +49,19 @@ def tiny_bundle(
     outputs: Sequence[Output] = OUTPUTS,
     seed: int = 0,
     name: str = "bundle",
+    **manifest: Any,
 ) -> Bundle:
-    """Write a valid bundle of stacked LSTMs to ``tmp_path / name``."""
+    """Write a valid bundle of stacked LSTMs to ``tmp_path / name``; `manifest` adds to its manifest."""
     program = tiny_program(len(columns), len(outputs), units=units, layers=layers, seed=seed)
-    manifest = Manifest(columns=tuple(columns), outputs=tuple(outputs), golden_steps=64, validation_variance=0.1)
+    given = {"columns": tuple(columns), "outputs": tuple(outputs), "golden_steps": 64, "validation_variance": 0.1}
+    made = Manifest(**given | manifest)
     inputs = np.random.default_rng(seed + 1).standard_normal((64, len(columns))).astype(np.float32)
-    golden = reference_outputs(program, inputs)
-    return write_bundle(tmp_path / name, manifest, program, inputs, golden)
+    if made.mode == "carried":
+        golden = reference_outputs(program, inputs)
+    else:
+        windows = [inputs[max(0, end - made.steps) : end] for end in range(1, 65)]
+        golden = np.array([reference_outputs(program, window)[-1] for window in windows])
+    return write_bundle(tmp_path / name, made, program, inputs, golden)
 
 
 def reference_outputs(program: Program, inputs: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from daemon.cli import (
     backtest,
     broker,
     config,
+    convert,
     deadletters,
     demo,
     features,
@@ -58,6 +59,7 @@ app.command()(audit.audit)
 app.command()(replay.replay)
 app.command()(train.train)
 app.command()(backtest.backtest)
+app.command()(convert.convert)
 app.command()(features.features)
 app.command()(probe.probe)
 app.add_typer(config.app, name="config")

@@ -7,7 +7,7 @@ For users: `convert` makes a bundle of a Keras model and a spec, `Bundle` reads 
     bundle = convert("gold.h5", "gold.toml", out="bundle")
     forecasts = bundle.predict(frame)
 
-Serving needs numpy only. `keras` is imported by `keras_graph`, `keras_rules`, `keras_model` and `proof`, `tensorflow` by
+Serving needs numpy only. `keras` is imported by the modules named after it and by `proof`, `tensorflow` by
 `tensorflow_step`; they are loaded when a conversion, or a bundle with layers that numpy lacks, asks for them.
 """
 

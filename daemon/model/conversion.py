@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daemon.core.spec import ModelSpec
 from daemon.core.step import F32, Step
 from daemon.errors import BundleError
 from daemon.model import keras_ops
-from daemon.model.bundle import Bundle, in_mode, initial_state, write_bundle
-from daemon.model.facts import Decision, Facts, Mode, decide_mode, facts_of
+from daemon.model.bundle import Bundle, in_mode, initial_state, rolled_out, write_bundle
+from daemon.model.facts import Decision, Facts, Mode, decide_mode, explain, facts_of
 from daemon.model.manifest import Manifest
 from daemon.model.numpy_step import NumpyStep
 from daemon.model.ops import Rescale
@@ -36,7 +37,7 @@ AnySpec = Manifest | Spec | Mapping[str, Any] | Path | str
 class Conversion:
     """A model converted and proven; `write` makes a bundle of it."""
 
-    model: Any
+    graph: Graph
     facts: Facts
     decision: Decision
     manifest: Manifest
@@ -44,6 +45,30 @@ class Conversion:
     golden_inputs: F32
     golden_outputs: F32
     proof: Proof
+
+    @property
+    def sentence(self) -> str:
+        """Say in one sentence which mode was chosen and why."""
+        return explain(self.decision, self.facts, self.manifest.steps)
+
+    @property
+    def engine(self) -> str:
+        """Say what runs the model."""
+        if isinstance(self.program, Program):
+            return "runs on numpy"
+        return f"runs on TensorFlow, about 100 times slower than numpy, because of {self.program.reason}"
+
+    def ways(self, steps: int) -> dict[Mode, tuple[ModelSpec, Step]]:
+        """Return the model in both modes, with windows of so many ticks."""
+        initial = initial_state(self.manifest)
+        found: dict[Mode, tuple[ModelSpec, Step]] = {}
+        for mode, length in (("window", steps), ("carried", 1)):
+            manifest = Manifest.model_validate(
+                self.manifest.model_dump() | {"mode": mode, "steps": length, "validation_variance": None}
+            )
+            step = rolled_out(_step(self.graph, self.program, manifest, initial), manifest)
+            found[manifest.mode] = manifest.spec("compared"), step
+        return found
 
     def write(self, out: Path, *, replace: bool = False) -> Bundle:
         """Write the bundle, whole or not at all.
@@ -54,7 +79,7 @@ class Conversion:
         """
         with tempfile.TemporaryDirectory() as scratch:
             keras_file = Path(scratch) / "model.keras"
-            self.model.save(keras_file)
+            self.graph.model.save(keras_file)
             golden = self.golden_inputs, self.golden_outputs
             return write_bundle(out, self.manifest, self.program, *golden, keras_file=keras_file, replace=replace)
 
@@ -88,7 +113,8 @@ def prepare(model: Any, spec: AnySpec, *, mode: Mode | None = None) -> Conversio
     else:
         read = read_spec(spec)
         decision = decide_mode(facts, mode or read.mode, read.steps)
-        manifest = manifest_of(read, facts, decision.mode)
+        where = str(spec) if isinstance(spec, (str, Path)) else "the spec"
+        manifest = manifest_of(read, facts, decision.mode, where)
     _check_counts(manifest, facts)
     from daemon.model.proof import keeps_all_states, prove
 
@@ -103,7 +129,7 @@ def prepare(model: Any, spec: AnySpec, *, mode: Mode | None = None) -> Conversio
     start = initial if keeps_all_states(facts) else None
     step = _step(graph, program, manifest, start)
     proof = prove(graph, facts, step, lambda rows: _draw_inputs(program, rows, SEED + 1), start)
-    return Conversion(graph.model, facts, decision, manifest, program, inputs, golden, proof)
+    return Conversion(graph, facts, decision, manifest, program, inputs, golden, proof)
 
 
 def look_at(model: Any) -> tuple[Graph, AnyProgram, Facts]:
@@ -124,7 +150,7 @@ def look_at(model: Any) -> tuple[Graph, AnyProgram, Facts]:
     loaded = keras_model.load_keras(Path(model)) if isinstance(model, (str, Path)) else model
     graph = keras_model.take_apart(loaded)
     program = translate(graph)
-    return graph, program, facts_of(graph, program.n_outputs)
+    return graph, program, facts_of(loaded, graph, program.n_outputs)
 
 
 def translate(graph: Graph) -> AnyProgram:

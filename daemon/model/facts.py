@@ -50,9 +50,8 @@ class Decision:
     reason: str
 
 
-def facts_of(graph: Graph, n_outputs: int) -> Facts:
-    """Read the facts of a model taken apart."""
-    model = graph.model
+def facts_of(model: Any, graph: Graph, n_outputs: int) -> Facts:
+    """Read the facts of a model, and of what it was taken apart into."""
     shapes = [tuple(tensor.shape) for tensor in model.inputs]
     over_time = [shape for shape in shapes if len(shape) == 3]
     recurrent = [call for call in graph.calls if call.cell is not None]

@@ -18,6 +18,7 @@ from daemon.core.records import InputRecord
 from daemon.core.sessions import Gap, Rules
 from daemon.core.spec import ModelSpec
 from daemon.core.step import Step
+from daemon.errors import SettingsError
 from schemas import HEADER_PREFIX, Tick
 
 #: Ticks of one batch; no bit depends on it.
@@ -32,6 +33,7 @@ TOPIC = "frame"
 
 #: Columns of a frame that are keys of a tick; any other is a field.
 _KEYS = frozenset(Tick.model_fields) - {"fields"}
+_CLOCKS = ("ts", "ts_ns")
 _TEXTS = ("instrument", "aggressor", "session")
 _FIELD = "field:"
 
@@ -53,6 +55,10 @@ def predict(
     for dicts a list with one entry per tick: the forecast as published, or ``{"id", "reason", "detail"}`` of a tick
     that was refused; for a frame such a frame with the same index: price, step, warm, then mean_H, lower_H, upper_H and
     variance_H by horizon, and `refused`
+
+    Raises
+    ------
+    SettingsError : a frame without times, or with times without a zone
     """
     if not hasattr(ticks, "columns"):
         return list(outcomes(spec, step, ticks, rules=rules, options=options))
@@ -89,8 +95,13 @@ def _in_order(batch: Batch) -> list[dict[str, Any]]:
 
 def _rows(frame: Any) -> Iterator[dict[str, Any]]:
     columns = [str(column) for column in frame.columns]
-    times = _times(frame["ts"] if "ts" in columns else frame["ts_ns"] if "ts_ns" in columns else frame.index)
-    names = [name for name in columns if name not in ("ts", "ts_ns")]
+    clock = next((name for name in _CLOCKS if name in columns), None)
+    if clock is None and not hasattr(frame.index, "tz"):
+        raise SettingsError(
+            "the frame has no times; give it a column ts (nanoseconds) or an index of times with a zone"
+        )
+    times = _times(frame.index if clock is None else frame[clock])
+    names = [name for name in columns if name not in _CLOCKS]
     values = [frame[name].tolist() for name in names]
     for index, ts in enumerate(times):
         yield _tick(ts, names, [column[index] for column in values])
@@ -112,11 +123,16 @@ def _tick(ts: object, names: Sequence[str], values: Sequence[Any]) -> dict[str, 
 
 
 def _times(column: Any) -> list[Any]:
-    """Return event times as integer nanoseconds; texts stay texts."""
+    """Return event times as integer nanoseconds; integers and texts stay what they are.
+
+    Raises
+    ------
+    SettingsError : times without a zone
+    """
     values = np.asarray(column)
     if values.dtype.kind == "M":
-        values = values.astype("datetime64[ns]").astype(np.int64)
-    elif values.dtype == object and len(values) and hasattr(values[0], "as_unit"):  # pandas Timestamps with a zone
+        raise SettingsError("the frame's times have no zone; set it first, e.g. with tz_localize('UTC')")
+    if values.dtype == object and len(values) and hasattr(values[0], "as_unit"):  # pandas Timestamps with a zone
         return [int(value.as_unit("ns").value) for value in values]
     return list(values.tolist())
 

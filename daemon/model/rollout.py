@@ -7,7 +7,6 @@ nobody can say it has no roll-out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -181,8 +180,6 @@ def _check_input(column: Column, future: Future, outputs: Sequence[Output]) -> N
     name, index = column.feature, output_of(future)
     if isinstance(future, str) and index is None and future != HOLD:
         raise ValueError(f'input {name}: future {future!r} is none of "output:K", "hold" or a number')
-    if isinstance(future, float) and not math.isfinite(future):
-        raise ValueError(f"input {name}: future {future!r} is no finite number")
     if column.scale != "frozen" and future != HOLD:
         raise ValueError(f'input {name}: its running scale is not known ahead; give it a frozen scale, or "hold"')
     if index is None:

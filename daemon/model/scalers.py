@@ -42,7 +42,7 @@ class Scaler(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["standard", "minmax"] = "standard"
-    #: JSON or npz that holds the numbers, in their place.
+    #: JSON or npz that holds the numbers; `daemon.model.spec_file.read_spec` puts them in its place.
     file: str | None = None
     mean: Numbers | None = None
     scale: Numbers | None = None
@@ -55,12 +55,10 @@ class Scaler(BaseModel):
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
         given = [name for name in ("mean", "scale", "min", "max") if getattr(self, name) is not None]
-        if self.file is not None and given:
-            raise ValueError(f"both file and {given[0]} are given; keep one")
         wanted = ("min", "max") if self.kind == "minmax" else ("mean", "scale")
         if strange := [name for name in given if name not in wanted]:
             raise ValueError(f"{strange[0]} is no number of a {self.kind} scaler, which has {' and '.join(wanted)}")
-        if self.file is None and self.kind == "minmax" and given != ["min", "max"]:
+        if self.kind == "minmax" and given != ["min", "max"]:
             raise ValueError("a minmax scaler needs min and max")
         if not self.feature_range[0] < self.feature_range[1]:
             raise ValueError(f"feature_range {list(self.feature_range)} must grow")

@@ -132,10 +132,12 @@ def _parse(content: Mapping[str, Any], home: Path, what: str) -> Spec:
 
 
 def _with_scaler(content: dict[str, Any], home: Path) -> dict[str, Any]:
-    """Put the numbers of a scaler's file in its place; a table may add to them."""
+    """Put the numbers of a scaler's file in its place."""
     scaler = _as_table(content.get("scaler"))
     if isinstance(scaler, dict) and isinstance(scaler.get("file"), str):
         rest = {name: value for name, value in scaler.items() if name != "file"}
+        if both := rest.keys() & {"mean", "scale", "min", "max"}:
+            raise SettingsError(f"scaler: both file and {sorted(both)[0]} are given; keep one")
         content["scaler"] = read_scaler(home / scaler["file"]) | rest
     return content
 
@@ -168,40 +170,45 @@ def _near(name: str, known: Sequence[str]) -> str:
 # --- the manifest -----------------------------------------------------------------------------------------------------
 
 
-def manifest_of(spec: Spec, facts: Facts, mode: Mode) -> Manifest:
+def manifest_of(spec: Spec, facts: Facts, mode: Mode, where: str = "the spec") -> Manifest:
     """Return the manifest of a model that is run as the spec says.
 
     Parameters
     ----------
     facts : shapes and names of the model
     mode : decided; the spec's own says nothing any more
+    where : how the user calls the spec
 
     Raises
     ------
     SettingsError : names the key, column or count that does not fit the model
     """
+    try:
+        return _manifest(spec, facts, mode)
+    except ValidationError as error:
+        raise SettingsError(f"{where}: {_one_line(error)}") from error
+    except ValueError as error:
+        raise SettingsError(f"{where}: {error}") from error
+
+
+def _manifest(spec: Spec, facts: Facts, mode: Mode) -> Manifest:
     steps = _steps(spec, facts, mode)
     _check_counts(spec, facts)
-    try:
-        columns = _columns(spec)
-        outputs = tuple(_output(index, each, spec, columns) for index, each in enumerate(spec.output))
-        _check_horizons(outputs, spec)
-        return Manifest(
-            mode=mode,
-            steps=steps,
-            columns=columns,
-            outputs=outputs,
-            unpublished=tuple(index for index, each in enumerate(spec.output) if not each.publish),
-            missing=spec.missing,
-            initial_state=_initial_state(spec, facts),
-            future=_future(spec),
-            horizons=spec.horizons,
-            golden_steps=max(GOLDEN_STEPS, steps + GOLDEN_STEPS // 2),
-        )
-    except ValidationError as error:
-        raise SettingsError(f"the spec: {_one_line(error)}") from error
-    except ValueError as error:
-        raise SettingsError(f"the spec: {error}") from error
+    columns = _columns(spec)
+    outputs = tuple(_output(index, each, spec, columns) for index, each in enumerate(spec.output))
+    _check_horizons(outputs, spec)
+    return Manifest(
+        mode=mode,
+        steps=steps,
+        columns=columns,
+        outputs=outputs,
+        unpublished=tuple(index for index, each in enumerate(spec.output) if not each.publish),
+        missing=spec.missing,
+        initial_state=_initial_state(spec, facts),
+        future=_future(spec),
+        horizons=spec.horizons,
+        golden_steps=max(GOLDEN_STEPS, steps + GOLDEN_STEPS // 2),
+    )
 
 
 def _steps(spec: Spec, facts: Facts, mode: Mode) -> int:
@@ -209,27 +216,27 @@ def _steps(spec: Spec, facts: Facts, mode: Mode) -> int:
         return 1
     steps = spec.steps or facts.steps
     if steps is None:
-        raise SettingsError("the spec: mode window needs steps; the model reads windows of any length")
+        raise ValueError("mode window needs steps; the model reads windows of any length")
     if facts.steps is not None and steps != facts.steps:
-        raise SettingsError(
-            f"the spec: steps = {steps}, but the model {facts.name} reads windows of {facts.steps} ticks"
-        )
+        raise ValueError(f"steps = {steps}, but the model {facts.name} reads windows of {facts.steps} ticks")
     return steps
 
 
 def _check_counts(spec: Spec, facts: Facts) -> None:
     if len(spec.features) != facts.n_features:
-        raise SettingsError(
-            f"the spec: features names {len(spec.features)} columns, the model {facts.name} reads {facts.n_features}"
+        raise ValueError(
+            f"features names {len(spec.features)} columns, the model {facts.name} reads {facts.n_features}"
         )
     if len(spec.output) != facts.n_outputs:
-        raise SettingsError(
-            f"the spec: {len(spec.output)} [[output]] tables, but the model {facts.name} has {facts.n_outputs} outputs"
+        raise ValueError(
+            f"there are {len(spec.output)} [[output]] tables, the model {facts.name} has {facts.n_outputs} outputs"
         )
 
 
 def _columns(spec: Spec) -> tuple[Column, ...]:
-    for name in spec.features:
+    for index, name in enumerate(spec.features):
+        if not name:
+            raise ValueError(f"features: column {index} has no name yet; `tickcast features` lists what it can be")
         _check_feature(name)
     scaler = spec.scaler or Scaler()
     for name in scaler.running:

@@ -18,7 +18,11 @@ from daemon.core.spec import Column, Output
 from daemon.errors import BundleError
 from daemon.model.bundle import Bundle, write_bundle
 from daemon.model.manifest import Manifest
+from daemon.model.selftest import self_test
+from daemon.model.window_step import WindowStep
+from daemon.revision import _engine
 from tests.bundles import COLUMNS, OUTPUTS, reference_outputs, tiny_bundle, tiny_program
+from tests.steps import RandomStep
 
 
 @pytest.fixture
@@ -56,8 +60,12 @@ def test_id_changes_with_weights_architecture_and_manifest(tmp_path, bundle):
         tiny_bundle(tmp_path, name="layers", layers=2),
         tiny_bundle(tmp_path, name="columns", columns=(Column("wait"), *COLUMNS[1:])),
         tiny_bundle(tmp_path, name="outputs", outputs=(Output(2), OUTPUTS[1])),
+        tiny_bundle(tmp_path, name="window", mode="window", steps=5),
+        tiny_bundle(tmp_path, name="longer window", mode="window", steps=6),
+        tiny_bundle(tmp_path, name="missing", missing="last"),
+        tiny_bundle(tmp_path, name="unpublished", unpublished=(1,)),
     ]
-    assert len({bundle.id, *(other.id for other in others)}) == 6
+    assert len({bundle.id, *(other.id for other in others)}) == 10
 
 
 def test_notes_on_training_do_not_reach_the_id(bundle):
@@ -85,6 +93,14 @@ def test_missing_file_is_named(bundle, name):
 def test_newer_format_asks_for_an_upgrade(bundle):
     edit_manifest(bundle, format=3, something_new=True)
     with pytest.raises(BundleError, match="has format 3, this version reads up to 2; upgrade tickcast"):
+        Bundle.load(bundle.path)
+
+
+def test_older_format_asks_for_a_new_bundle(bundle):
+    edit_manifest(bundle, format=1)
+    with pytest.raises(
+        BundleError, match="has format 1, an older one than 2, which is read; write the bundle again with"
+    ):
         Bundle.load(bundle.path)
 
 
@@ -210,11 +226,37 @@ def test_absurd_width_is_refused(bundle):
         ({"outputs": (Output(1, residual_quantiles=((0.0, 1.0),)),)}, "between 0 and 1"),
         ({"volatility_prior": float("nan")}, "volatility_prior"),
         ({"surprise": 1}, "surprise"),
+        ({"steps": 5}, "steps = 5 needs mode = 'window'"),
+        ({"mode": "window", "steps": 2000}, "steps"),
+        ({"mode": "window", "steps": 1024, "columns": COLUMNS * 6}, "a window of 18432 numbers for each instrument"),
+        ({"missing": "zero"}, "missing"),
+        ({"unpublished": (0, 1)}, "no output is published"),
+        ({"unpublished": (2,)}, "unpublished names output 2, the model has 2"),
+        ({"outputs": (Output(1, of="log_variance"),)}, "no output says a mean"),
+        ({"outputs": (Output(1), Output(1, of=1.5))}, "the level of a quantile lies between 0 and 1, found 1.5"),
     ],
 )
 def test_manifest_refuses_what_makes_no_sense(change, message):
     with pytest.raises(ValueError, match=message):
         Manifest(**({"columns": COLUMNS, "outputs": OUTPUTS} | change))
+
+
+def test_a_bundle_in_window_mode_tells_the_core_and_passes_its_self_test(tmp_path):
+    made = tiny_bundle(tmp_path, mode="window", steps=5, missing=0.5)
+    assert (made.spec.mode, made.spec.steps, made.spec.missing) == ("window", 5, 0.5)
+    step = self_test(Bundle.load(made.path))
+    assert (type(step).__name__, step.steps) == ("WindowStep", 5)
+
+
+def test_the_engine_in_a_window_counts_for_the_revision(tmp_path):
+    made = tiny_bundle(tmp_path, mode="window", steps=5).step()
+    names = {_engine(step) for step in (made, made.inner, WindowStep(RandomStep(3, 2), 5))}
+    assert names == {"NumpyStep", "WindowStep(NumpyStep)", "WindowStep(RandomStep)"}
+
+
+def test_an_initial_state_of_the_wrong_length_is_refused(tmp_path):
+    with pytest.raises(BundleError, match="has a state of 16 numbers, its initial_state has 3"):
+        tiny_bundle(tmp_path, initial_state=(1.0, 2.0, 3.0))
 
 
 def parts(**changes):

@@ -354,6 +354,8 @@ def test_every_cell_has_its_name() -> None:
     assert (cells["return: running mean"], cells["return: running variance"]) == (3.0, 4.0)
     assert (cells["ema:20:diff:price: running mean"], cells["ema:20:diff:price: running variance"]) == (5.0, 9.0)
     assert names[-1] == "ema:20:diff:price: memory 2 (2)"
+    fields = (Column("diff:field:oi"), Column("field:oi"))
+    assert len(cell_names(fields, "last")) == len(FeatureTable(fields, 1e-4, "last").start) == 1 + 4 + 2
 
 
 def test_times_are_exact_to_the_nanosecond() -> None:

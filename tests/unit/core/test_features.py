@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 import tests.hypothesis_profile  # noqa: F401
 from daemon.core.features import CLIP, RUNNING_WEIGHT, TRANSFORMS, FeatureTable, frozen_scales, parse_feature
 from daemon.core.intake import Intake, OrderLimits
-from daemon.core.sessions import Never, Rules
-from daemon.core.spec import Column
+from daemon.core.sessions import Field, Never, Rules
+from daemon.core.spec import Column, Missing
 from schemas import Rejected, Tick
 from tests.ticks import newcomer, tick
 
@@ -21,8 +21,8 @@ PRIOR = 1e-4
 class Watch:
     """One instrument under some columns; says the row of each tick."""
 
-    def __init__(self, *columns: Column) -> None:
-        self._table = FeatureTable(columns, PRIOR)
+    def __init__(self, *columns: Column, missing: Missing = "dead_letter") -> None:
+        self._table = FeatureTable(columns, PRIOR, missing)
         self._scales = frozen_scales(columns)
         self._intake = Intake(self._table, Rules((), Never()), OrderLimits(0, 2**62, 0), prices_may_be_negative=True)
         self.instrument = newcomer(self._table.start)
@@ -38,9 +38,9 @@ class Watch:
         return self.instrument.cells
 
 
-def values(feature: str, *ticks: Tick) -> list[float]:
+def values(feature: str, *ticks: Tick, missing: Missing = "dead_letter") -> list[float]:
     """Return a feature's value at each tick, unscaled."""
-    watch = Watch(Column(feature))
+    watch = Watch(Column(feature), missing=missing)
     return [watch.row(each)[0] for each in ticks]
 
 
@@ -211,3 +211,44 @@ def test_rows_do_not_depend_on_what_comes_later(past, future):
     rows = [short.row(tick(price=price)) for price in past]
     assert [long.row(tick(price=price)) for price in past + future][: len(past)] == rows
     assert all(-inf < value < inf for row in rows for value in row)
+
+
+WITHOUT = [tick(0, fields={"oi": 3.0}), tick(1), tick(2, fields={"oi": 5.0}), tick(3, fields={"other": 1.0})]
+
+
+@pytest.mark.parametrize(
+    ("feature", "missing", "expected"),
+    [
+        ("field:oi", "last", [3, 3, 5, 5]),
+        ("diff:field:oi", "last", [0, 0, 2, 0]),
+        ("log:field:oi", "last", [log(3), log(3), log(5), log(5)]),
+        ("ema:3:field:oi", "last", [1.5, 2.25, 3.625, 4.3125]),
+        ("field:oi", 7.0, [3, 7, 5, 7]),
+        ("diff:field:oi", 7.0, [0, 4, -2, 2]),
+        ("field:oi", 0.0, [3, 0, 5, 0]),
+    ],
+)
+def test_a_missing_field_keeps_its_last_value_or_is_a_number(feature, missing, expected):
+    assert values(feature, *WITHOUT, missing=missing) == pytest.approx(expected)
+
+
+def test_the_first_tick_without_a_field_has_no_last_value():
+    watch = Watch(Column("field:oi"), Column("field:other"), missing="last")
+    before = list(watch.cells)
+    with pytest.raises(Rejected) as caught:
+        watch.row(tick(0, fields={"oi": 3.0}))
+    assert (caught.value.reason, watch.cells) == ("missing_field", before)  # nothing of it is remembered
+    with pytest.raises(Rejected, match="missing_field"):
+        watch.row(tick(0, fields={"other": 1.0}))
+    assert watch.row(tick(0, fields={"oi": 1.0, "other": 2.0})) == [1, 2]
+    assert watch.row(tick(0)) == [1, 2]
+
+
+def test_the_last_value_of_a_field_outlives_the_session():
+    table = FeatureTable([Column("field:oi")], PRIOR, "last")
+    intake = Intake(table, Rules((), Field()), OrderLimits(0, 2**62, 0))
+    instrument = newcomer(table.start)
+    for session, fields in (("one", {"oi": 3.0}), ("two", None)):
+        row = intake.accept(tick(0, session=session, fields=fields), instrument, offset=0, timestamp=-1)
+        assert row.reset is not None
+        assert row.features == [3.0]
