@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True)
 def small_and_silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let recoveries read a few records at a time, and say nothing."""
-    monkeypatch.setattr("daemon.recovery.READ_RECORDS", 3)
+    monkeypatch.setattr("daemon.restore.READ_RECORDS", 3)
     log = logging.getLogger("tickcast")
     level = log.level
     log.setLevel(logging.CRITICAL)

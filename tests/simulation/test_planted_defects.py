@@ -65,7 +65,7 @@ def publish_during_catch_up(patch: Patch) -> None:
         plan = resume.decide(found, terms)
         return replace(plan, start=plan.replay_from)
 
-    patch.setattr("daemon.recovery.decide", answer)
+    patch.setattr("daemon.restore.decide", answer)
 
 
 def write_on_revoke(patch: Patch) -> None:
