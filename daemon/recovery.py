@@ -96,6 +96,10 @@ class Recovery:
         self._replayed_before += self._restore.replayed_count
         self._restore = restore
 
+    def restore_of(self, pipeline: Pipeline, revision: str) -> Restore:
+        """Return what brings up the states of another model, for `adopt`."""
+        return Restore(self._restore.reader, pipeline, replace(self._restore.terms, revision=revision))
+
     def begin(self, partitions: Sequence[int]) -> None:
         """Set partitions on their way, anew where they are on it or run already."""
         self._forget(partitions)
@@ -144,6 +148,11 @@ class Recovery:
     def replayed_count(self) -> int:
         """Ticks replayed so far."""
         return self._replayed_before + self._restore.replayed_count
+
+    @property
+    def instrument_count(self) -> int:
+        """Instruments that the live states know."""
+        return self._restore.pipeline.instrument_count
 
     @property
     def pin(self) -> Pin | None:

@@ -54,7 +54,7 @@ class Restore:
     """Brings states up in a pipeline, under the terms that they are to have."""
 
     def __init__(self, reader: Reader, pipeline: Pipeline, terms: Terms) -> None:
-        self._reader = reader
+        self.reader = reader
         self.pipeline = pipeline
         self.terms = terms
         #: Ticks still to replay, by partition.
@@ -162,14 +162,14 @@ class Restore:
     def _bounds(self, topic: Readable, partition: int) -> Walk[tuple[int, int]]:
         while True:
             try:
-                return self._reader.bounds(topic, partition)
+                return self.reader.bounds(topic, partition)
             except BrokerUnavailable as error:
                 log.debug("asking again", extra=facts(partition=partition, error=str(error)))
             yield Pace.ASKED
 
     def _read(self, topic: Readable, partition: int, offset: int) -> tuple[Sequence[Record], int]:
         try:
-            return self._reader.read(topic, partition, offset, READ_SECONDS, READ_RECORDS)
+            return self.reader.read(topic, partition, offset, READ_SECONDS, READ_RECORDS)
         except BrokerUnavailable as error:
             log.debug("reading again", extra=facts(partition=partition, error=str(error)))
             return (), offset
