@@ -5,13 +5,15 @@ Each is a small patch of one method of ours, and has to show within the given nu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from daemon import resume
 from daemon.checkpoints import Checkpoints
+from daemon.core.marker import Marker
 from daemon.core.pipeline import Batch, Pipeline
 from daemon.core.records import Message, Record
 from daemon.core.table import Partition
@@ -21,6 +23,7 @@ from daemon.service import Service
 from daemon.transport.memory import MemoryReader, MemorySource
 from daemon.transport.memory_group import MemoryGroup
 from daemon.transport.port import Polled, Readable
+from daemon.warming import Warming
 from tests.simulation.oracle import Disturbed, prove
 from tests.simulation.world import NotAtRest
 
@@ -106,9 +109,10 @@ def evict_at_the_end_of_the_batch(patch: Patch) -> None:
         evict(self)
         return batch
 
-    def replay_then_evict(self: Pipeline, records: Iterable[Record]) -> None:
-        replay(self, records)
+    def replay_then_evict(self: Pipeline, records: Iterable[Record]) -> int:
+        accepted_count = replay(self, records)
         evict(self)
+        return accepted_count
 
     patch.setattr(Partition, "touch", touch)
     patch.setattr(Pipeline, "advance", advance_then_evict)
@@ -148,6 +152,39 @@ def read_offsets_that_are_not_settled(patch: Patch) -> None:
     patch.setattr(MemorySource, "committed", committed)
 
 
+def switch_without_a_checkpoint(patch: Patch) -> None:
+    """A model takes over, and the state topic does not hear of it until its next checkpoint is due."""
+    take_over = Service._take_over
+
+    def take(self: Service, *arguments: Any) -> None:
+        with pytest.MonkeyPatch.context() as once:
+            once.setattr(self, "_commit", lambda *_: True)
+            take_over(self, *arguments)
+
+    patch.setattr(Service, "_take_over", take)
+
+
+def switch_a_tick_early(patch: Patch) -> None:
+    """A model takes over before the last tick has been replayed."""
+    work = Warming.work
+
+    def hasty(self: Warming, seconds: float, positions: Mapping[int, int]) -> bool:
+        return work(self, seconds, {p: max(self._stands.get(p, 0), at - 1) for p, at in positions.items()})
+
+    patch.setattr(Warming, "work", hasty)
+
+
+def tell_nobody_of_a_switch(patch: Patch) -> None:
+    """The first forecasts of a model that took over do not say so."""
+    finish = Warming.finish
+
+    def silent(self: Warming) -> dict[int, Marker]:
+        patch.setattr(self.restore.pipeline, "warmed_up", lambda *_: None)
+        return finish(self)
+
+    patch.setattr(Warming, "finish", silent)
+
+
 def commit_under_the_bare_group_id(patch: Patch) -> None:
     """Offsets are sent without member and generation, so that the group fences nobody."""
     patch.setattr(MemoryGroup, "check", lambda self, membership: None)
@@ -166,6 +203,9 @@ DEFECTS: dict[Callable[[Patch], None], int] = {
     restore_to_the_last_stable_offset: 400,
     read_offsets_that_are_not_settled: 100,
     commit_under_the_bare_group_id: 200,
+    switch_without_a_checkpoint: 20,
+    switch_a_tick_early: 20,
+    tell_nobody_of_a_switch: 20,
 }
 
 
