@@ -30,11 +30,13 @@ class PinFollower:
     Parameters
     ----------
     reader : nobody else's, so that reading on costs nothing but what it brings
+    thorough : read the whole partition in the first look; for who has to be sure
     """
 
-    def __init__(self, reader: Reader, group_id: str) -> None:
+    def __init__(self, reader: Reader, group_id: str, *, thorough: bool = False) -> None:
         self._reader = reader
         self._group_id = group_id
+        self._look_back = () if thorough else LOOK_BACK
         self._offset: int | None = None
         #: The newest pin so far.
         self.pin: Pin | None = None
@@ -56,7 +58,7 @@ class PinFollower:
     def _begin(self) -> int:
         first, end = self._reader.bounds("state", PARTITION)
         offset = end
-        for start in sorted({max(first, end - back) for back in (*LOOK_BACK, end - first)}, reverse=True):
+        for start in sorted({max(first, end - back) for back in (*self._look_back, end - first)}, reverse=True):
             offset, met = self._read_on(start)
             if met:
                 break

@@ -18,6 +18,7 @@ from daemon import __version__
 from daemon.cli import (
     audit,
     broker,
+    bundle,
     config,
     deadletters,
     demo,
@@ -51,6 +52,7 @@ app.command()(demo.demo)
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
 app.add_typer(state.app, name="state")
+app.add_typer(bundle.app, name="bundle")
 app.add_typer(deadletters.app, name="deadletters")
 app.command()(rewind.rewind)
 app.command()(audit.audit)
