@@ -183,6 +183,11 @@ class Pipeline:
         self._partitions[partition].saved(next_offset)
 
     @property
+    def model(self) -> str:
+        """Id of the bundle that runs in it."""
+        return self._spec.model_id
+
+    @property
     def partitions(self) -> tuple[int, ...]:
         """The partitions held, sorted."""
         return tuple(sorted(self._partitions))
