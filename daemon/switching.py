@@ -39,6 +39,8 @@ from daemon.warming import Warming
 LOOK_SECONDS = 1.0
 #: A bundle that is missing or damaged may have been mended after this.
 RETRY_SECONDS = 10.0
+#: A warm-up that could not go on begins anew after this.
+ANEW_SECONDS = 1.0
 #: From so many ticks on the share of them that a model cannot use says something.
 JUDGED_TICKS = 1000
 
@@ -134,6 +136,7 @@ class Switching:
         #: The one that is warmed up.
         self._model: Model | None = None
         self._warming: Warming | None = None
+        self._anew_due = monotonic()
         #: Why the pinned bundle does not run; None where nothing is wrong with it.
         self._refusal: str | None = None
         self._retry_due: float | None = None
@@ -149,7 +152,7 @@ class Switching:
     @property
     def warms(self) -> bool:
         """True while there is a warm-up to work on."""
-        return self.stage is Stage.WARMING
+        return self.stage is Stage.WARMING and self._monotonic() >= self._anew_due
 
     def notice(self, pin: Pin | None) -> None:
         """Take a pin that was met elsewhere, or again."""
@@ -207,6 +210,7 @@ class Switching:
         except TopicError as error:
             log.warning("the warm-up begins anew", extra=facts(model=model.id, error=str(error)))
             self.abandon()
+            self._anew_due = self._monotonic() + ANEW_SECONDS
             return None
         restore = self._warming.restore
         useless = unusable(restore.replayed_count, restore.accepted_count, self._ratio_max, recovery.instrument_count)

@@ -34,7 +34,7 @@ _ID = re.compile(rb'\{"id":"([^"]*)-(\d{1,19})-(\d{1,19})"')
 #: escaped, so this cannot stand inside of one.
 _START = re.compile(rb'"step":0,"reset":"(first|cold|operator)"')
 #: It stands behind all that comes from the tick.
-_MODEL = re.compile(rb'"model":"([0-9a-f]*)","schema_version":\d+\}$')
+_MODEL = re.compile(rb'"model":"([^"\\]*)","schema_version":\d+\}$')
 
 
 class Log(Protocol):
