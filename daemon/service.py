@@ -36,6 +36,9 @@ POLL_SECONDS = 0.2
 GAUGES_SECONDS = 1.0
 #: A slice of recovery between two polls.
 RECOVERY_SECONDS = 0.05
+#: A slice of a warm-up takes as long as the live part of its turn, within these bounds. A tick is replayed sooner than
+#: answered, so the new states catch up with the live ones however much there is to answer.
+WARM_UP_SECONDS = (0.05, 0.5)
 #: A recovery that somebody else holds up asks again after this.
 HELD_UP_SECONDS = 0.02
 #: Its bounded questions to a cluster that does not answer may take so long.
@@ -143,6 +146,7 @@ class Service:
     def turn(self) -> None:
         """Poll once, make one batch of what came, and give recovery its slice."""
         self._wait_for_batch()
+        began = self._clock.monotonic()
         polled = self._source.poll(self._patience(), self._options.max_batch_ticks)
         self._metadata = self._source.group_metadata()
         records = self._reassign(polled)
@@ -152,7 +156,7 @@ class Service:
         if self._recovery.busy:
             self._recover()
         if self._switching is not None:
-            self._switch(self._switching)
+            self._switch(self._switching, self._clock.monotonic() - began)
         self._health.turned()
         self._set_gauges()
         self._look_around()
@@ -221,7 +225,7 @@ class Service:
             self._recovery.run(each)
             self._metrics.restore_seconds.observe(each.seconds)
 
-    def _switch(self, switching: Switching) -> None:
+    def _switch(self, switching: Switching, turn_seconds: float) -> None:
         """Follow the pin, and give the model that is to take over its slice, until it stands where we do."""
         switching.notice(self._recovery.pin)
         switching.turn()
@@ -231,7 +235,8 @@ class Service:
         if not switching.warms or self._recovery.busy or tuple(sorted(positions)) != self._source.assignment():
             return
         with self._health.allowing(RECOVERY_WAIT_SECONDS, "an answer of the cluster"):
-            warmed = switching.work(self._recovery, positions, RECOVERY_SECONDS)
+            least, most = WARM_UP_SECONDS
+            warmed = switching.work(self._recovery, positions, min(max(turn_seconds, least), most))
         if warmed is not None:
             self._take_over(switching, *warmed)
 

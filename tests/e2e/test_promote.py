@@ -95,6 +95,10 @@ def test_a_promoted_bundle_takes_over_and_is_rolled_back(desk: Desk) -> None:
     world.send_quotes(3000)
     world.await_outcomes()
     assert "nothing is pinned" in tool.text("bundle", "show")
+    states = world.directory / "states.gz"
+    tool.text("state", "export", str(states))
+    world.send_quotes(120)
+    world.await_outcomes()
     promoted = tool.json_with_notes("bundle", "promote", str(desk.two.path))
     assert promoted["pinned"] == promoted["pinned"] | {"bundle": desk.two.id, "previous": desk.one.id, "number": 1}
     assert {row["model"] for row in promoted["partitions"]} == {desk.two.id}
@@ -107,12 +111,18 @@ def test_a_promoted_bundle_takes_over_and_is_rolled_back(desk: Desk) -> None:
         metrics = daemon.metrics()
         assert metrics["tickcast_bundle_switches_total"] == 1
         assert metrics["tickcast_probe_variance"] == 0
-    audited = tool.json("audit")["total"]
+    audited = tool.json_with_notes("audit")["total"]
     assert audited["forecasts"]["different"] == audited["not_judged"]["outcomes"] == 0
     assert audited["forecasts"]["equal"] > 0
     assert "change 2" in tool.text("bundle", "rollback")
     world.send_quotes(1000)
     desk.assert_switched(desk.one, desk.two, desk.one)
+    earlier = tool.json_with_notes("audit", "--snapshot", str(states))
+    assert earlier["total"]["forecasts"]["different"] == earlier["total"]["missing"] == 0
+    assert 120 <= earlier["total"]["forecasts"]["equal"] < 3120
+    assert all(
+        f"on they are of bundle {desk.two.id}" in each["line"] for each in earlier["partitions"] if each["ticks"]
+    )
     shown = tool.text("bundle", "show")
     assert f"is to run {desk.one.id}" in shown
     assert f"before it {desk.two.id}" in shown
