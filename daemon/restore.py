@@ -154,10 +154,13 @@ class Restore:
     def replay_piece(self, partition: int, offset: int, stop: int) -> int:
         """Move the states over the next ticks before `stop`, as many as one read brings; return where to go on."""
         records, next_offset = self._read("ticks", partition, offset)
-        answered = [record for record in records if record.offset < stop]
-        self.accepted_count += self.pipeline.replay(answered)
-        self.replayed_count += len(answered)
+        self.replay([record for record in records if record.offset < stop])
         return min(next_offset, stop)
+
+    def replay(self, records: Sequence[Record]) -> None:
+        """Move the states over ticks that are answered already."""
+        self.accepted_count += self.pipeline.replay(records)
+        self.replayed_count += len(records)
 
     def _bounds(self, topic: Readable, partition: int) -> Walk[tuple[int, int]]:
         while True:

@@ -207,6 +207,8 @@ class Service:
         state = [] if due is None else self._checkpoints.messages(due, positions[due])
         if not self._commit(batch, state, offsets):
             return
+        if self._switching is not None:
+            self._switching.committed(records, state)
         if due is not None:
             self._checkpoints.committed(due, positions[due])
         self._metrics.committed(batch, self._clock.time())
@@ -291,8 +293,6 @@ class Service:
             return False
         now = self._clock.monotonic()
         self._metrics.transaction(now - started, snapshots=len(state))
-        if self._switching is not None:
-            self._switching.wrote(state)
         self._health.progressed()
         self.committed |= offsets
         self._committed_at = now

@@ -19,7 +19,7 @@ owns; if that fails, or the process dies, the partitions are recovered as after 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,7 +28,7 @@ from typing import Protocol, TypeVar
 
 from daemon.core.pin import Pin, newest
 from daemon.core.pipeline import Pipeline
-from daemon.core.records import Message
+from daemon.core.records import Message, Record
 from daemon.errors import TickcastError, TopicError
 from daemon.logs import facts, log
 from daemon.recovery import Recovery
@@ -186,10 +186,10 @@ class Switching:
                 self._model.pipeline.drop(partition)
         self._warming = None
 
-    def wrote(self, state: Iterable[Message]) -> None:
-        """Note what a committed transaction of the live model wrote to the state topic."""
+    def committed(self, records: Sequence[Record], state: Sequence[Message]) -> None:
+        """Follow a transaction of the live model: what it answered, and what it wrote to the state topic."""
         if self._warming is not None:
-            self._warming.wrote(state)
+            self._warming.committed(records, state)
 
     def work(self, recovery: Recovery, positions: Mapping[int, int], seconds: float) -> tuple[Model, Warming] | None:
         """Get on with the warm-up for about so long; return it with its model once that can take over at `positions`.

@@ -1,28 +1,31 @@
 """The states of another model, brought up beside those that work.
 
 Partition by partition the walk of a recovery that finds another revision: nothing of an instrument is kept, the ticks
-since the oldest state began are replayed silently. Only that the goal moves: the ticks that are answered meanwhile are
-replayed too, until the new states stand where the live ones do. The walk reads nothing but what is committed, so it
-holds whatever becomes of a live batch; a partition that is taken away or falls back needs a new one.
+since the oldest state began are read from the log and replayed silently, up to where the live states stand by then.
+From there on the partition is level: what the live model has answered is replayed as it is, batch by batch, without
+reading it again. When all partitions are level, the new states stand where the live ones stand.
+
+Only what is committed is ever replayed, so a live batch that fails changes nothing here. Who takes a partition away or
+sets it back gives the warm-up up.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from daemon.core import marker as markers
 from daemon.core.marker import Marker
-from daemon.core.records import Message
+from daemon.core.records import Message, Record
 from daemon.errors import TopicError
 from daemon.restore import Pace, Restore, Walk
 from daemon.resume import Plan
 from schemas import ResetCause
 
-#: A goal that runs ahead of us for so long is met in one piece: live ticks wait until we stand there.
+#: A partition whose live states run ahead of us for so long is made level in one piece: live ticks wait meanwhile.
 CHASE_SECONDS = 30.0
-#: How long they may wait for it.
+#: How long they may wait at a time.
 PIECE_SECONDS = 10.0
 
 
@@ -31,6 +34,7 @@ class Warming:
 
     Parameters
     ----------
+    restore : in the pipeline and under the terms of the new model
     positions : next offset of each partition, all answered before it
     """
 
@@ -41,15 +45,15 @@ class Warming:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.restore = restore
+        #: Where the live states stand.
         self._goals = dict(positions)
         self._monotonic = monotonic
-        self._plans: dict[int, Plan] = {}
-        #: Partition -> the first tick that is not in its new states.
-        self._stands: dict[int, int] = {}
+        #: How the partitions began that are level.
+        self._level: dict[int, Plan] = {}
         #: Partition -> keys that the live states have written since we began: the topic holds them, we may not.
         self._written: dict[int, dict[bytes, None]] = {partition: {} for partition in positions}
-        self._walk = self._begun()
-        self._begins = True
+        self._walk = self._walked()
+        #: Since when the partition at hand runs after its live states; None where it has not come near them.
         self._chases_since: float | None = None
 
     @property
@@ -57,13 +61,9 @@ class Warming:
         """The partitions that it is for, sorted."""
         return tuple(sorted(self._goals))
 
-    @property
-    def remaining_ticks(self) -> int:
-        """Ticks still to replay, as far as known."""
-        return sum(self.restore.remaining.values()) + sum(self._goals[p] - at for p, at in self._stands.items())
-
-    def wrote(self, state: Iterable[Message]) -> None:
-        """Note what a committed transaction wrote to the state topic."""
+    def committed(self, records: Sequence[Record], state: Iterable[Message]) -> None:
+        """Follow a transaction of the live model: what it answered, and what it wrote to the state topic."""
+        self.restore.replay([record for record in records if record.partition in self._level])
         for message in state:
             if message.key is not None and message.key != markers.KEY:
                 self._written[message.partition][message.key] = None
@@ -79,8 +79,7 @@ class Warming:
         now = self._monotonic()
         in_one_piece = self._chases_since is not None and now - self._chases_since > CHASE_SECONDS
         deadline = now + (PIECE_SECONDS if in_one_piece else seconds)
-        while self._begins or self._behind is not None:
-            pace = self._piece()
+        for pace in self._walk:
             if self._monotonic() >= deadline or (pace is Pace.ASKED and not in_one_piece):
                 return False
         return True
@@ -88,42 +87,28 @@ class Warming:
     def finish(self) -> dict[int, Marker]:
         """Let the new states be those that answer from here on; return the marker of each partition."""
         found = {}
-        for partition, plan in self._plans.items():
-            at = self._stands[partition]
+        for partition, plan in self._level.items():
+            at = self._goals[partition]
             self.restore.pipeline.mark_stale(partition, self._written[partition])
             self.restore.pipeline.warmed_up(partition, ResetCause.REVISION)
             found[partition] = replace(plan.marker, next_offset=at, live_from=at)
         return found
 
-    @property
-    def _behind(self) -> int | None:
-        """The partition that is furthest behind its goal, None where all stand there."""
-        behind = [(self._goals[p] - at, p) for p, at in self._stands.items() if at < self._goals[p]]
-        return max(behind)[1] if behind else None
-
-    def _piece(self) -> Pace:
-        if self._begins:
-            try:
-                return next(self._walk)
-            except StopIteration:
-                self._begins = False
-                self._chases_since = self._monotonic()
-                return Pace.MOVED
-        partition = self._behind
-        assert partition is not None
-        before = self._stands[partition]
-        self._stands[partition] = self.restore.replay_piece(partition, before, self._goals[partition])
-        return Pace.MOVED if self._stands[partition] > before else Pace.ASKED
-
-    def _begun(self) -> Walk[None]:
-        """Bring each partition to where it stood when its turn came."""
+    def _walked(self) -> Walk[None]:
+        """Make one partition after the other level: reads of one go on where they were."""
+        restore = self.restore
         for partition in self.partitions:
-            stored = yield from self.restore.stored(partition)
-            plan = yield from self.restore.decided(partition, self._goals[partition], stored)
+            stored = yield from restore.stored(partition)
+            plan = yield from restore.decided(partition, self._goals[partition], stored)
             if plan.marker.origin is not ResetCause.REVISION or plan.keep:
                 raise TopicError(f"partition {partition} {plan.line}")
-            yield from self.restore.put_back(partition, plan, stored)
-            del stored
-            yield from self.restore.replayed(partition, plan)
-            self._plans[partition] = plan
-            self._stands[partition] = plan.start
+            yield from restore.put_back(partition, plan, stored)
+            del stored  # as large as the states themselves
+            offset = plan.replay_from
+            while offset < self._goals[partition]:
+                if offset >= plan.start and self._chases_since is None:
+                    self._chases_since = self._monotonic()
+                before, offset = offset, restore.replay_piece(partition, offset, self._goals[partition])
+                yield Pace.MOVED if offset > before else Pace.ASKED
+            self._level[partition] = plan
+            self._chases_since = None

@@ -18,6 +18,7 @@ from daemon.core.pipeline import Batch, Pipeline
 from daemon.core.records import Message, Record
 from daemon.core.table import Partition
 from daemon.errors import TransactionFailed
+from daemon.restore import Restore
 from daemon.resume import Found, Plan, Terms
 from daemon.service import Service
 from daemon.transport.memory import MemoryReader, MemorySource
@@ -166,12 +167,25 @@ def switch_without_a_checkpoint(patch: Patch) -> None:
 
 def switch_a_tick_early(patch: Patch) -> None:
     """A model takes over before the last tick has been replayed."""
+    replay_piece = Restore.replay_piece
+
+    def hasty(self: Restore, partition: int, offset: int, stop: int) -> int:
+        replay_piece(self, partition, offset, stop - 1)
+        return stop
+
     work = Warming.work
 
-    def hasty(self: Warming, seconds: float, positions: Mapping[int, int]) -> bool:
-        return work(self, seconds, {p: max(self._stands.get(p, 0), at - 1) for p, at in positions.items()})
+    def work_hastily(self: Warming, seconds: float, positions: Mapping[int, int]) -> bool:
+        with pytest.MonkeyPatch.context() as once:
+            once.setattr(Restore, "replay_piece", hasty)
+            return work(self, seconds, positions)
 
-    patch.setattr(Warming, "work", hasty)
+    patch.setattr(Warming, "work", work_hastily)
+
+
+def forget_what_is_answered_during_a_warm_up(patch: Patch) -> None:
+    """Partitions that were level once do not stay so."""
+    patch.setattr(Warming, "committed", lambda self, records, state: None)
 
 
 def tell_nobody_of_a_switch(patch: Patch) -> None:
@@ -205,6 +219,7 @@ DEFECTS: dict[Callable[[Patch], None], int] = {
     commit_under_the_bare_group_id: 200,
     switch_without_a_checkpoint: 20,
     switch_a_tick_early: 20,
+    forget_what_is_answered_during_a_warm_up: 100,
     tell_nobody_of_a_switch: 20,
 }
 
