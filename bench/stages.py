@@ -18,7 +18,7 @@ from daemon.config import Settings
 from daemon.core.pipeline import Pipeline
 from daemon.core.records import Record
 from daemon.core.snapshot import Snapshot
-from daemon.recovery import READ_RECORDS, READ_SECONDS
+from daemon.restore import READ_RECORDS, READ_SECONDS
 from daemon.stored import Stored
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_reader import KafkaReader

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,84 +11,152 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Histogram
 
-from daemon import __version__
 from daemon.boundaries import resolve_rules
 from daemon.checkpoints import Checkpoints
 from daemon.config import Settings
 from daemon.core.intake import OrderLimits
-from daemon.core.pipeline import Pipeline, PipelineOptions
+from daemon.core.pipeline import DEAD_LETTER_BYTES_MAX, Pipeline, PipelineOptions
+from daemon.core.sessions import Rules
 from daemon.core.step import F32, Step, Waves
 from daemon.health import Health
 from daemon.metrics import Metrics
 from daemon.model.bundle import Bundle
 from daemon.model.selftest import self_test
+from daemon.model.shelf import Shelf
+from daemon.pins import PinFollower
 from daemon.recovery import Recovery
 from daemon.resume import Terms
 from daemon.revision import revision
 from daemon.service import LoopOptions, Service
 from daemon.spread import PredictionSpread
+from daemon.switching import Model, Switching
 from daemon.transport.port import Reader, Sink, Source
 from schemas import TickDecoder
 
 
-@dataclass(frozen=True)
+@dataclass
 class Engine:
-    """A model ready to run: what does not depend on any transport."""
+    """A model ready to run, and what stays when another takes its place: nothing depends on any transport."""
 
-    bundle: Bundle
-    pipeline: Pipeline
+    model: Model
     metrics: Metrics
     registry: CollectorRegistry
     health: Health
-    revision: str
+    #: Makes the model of a bundle on this machine.
+    load: Callable[[str], Model]
+    #: Largest key and value of a dead letter together, once the cluster has said how large.
+    dead_letter_bytes_max: int = DEAD_LETTER_BYTES_MAX
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """That of the model."""
+        return self.model.pipeline
+
+    @property
+    def revision(self) -> str:
+        """That of the model."""
+        return self.model.revision
+
+    def take(self, bundle_id: str) -> None:
+        """Run another bundle from the start, before anything runs.
+
+        Raises
+        ------
+        BundleError : it is not here, or not what it was
+        """
+        self.model = model = self.load(bundle_id)
+        self.metrics.follow(model.id, model.revision, model.spread, model.validation_variance)
 
 
 def build_engine(settings: Settings) -> Engine:
-    """Load the bundle, prove it, and build the pipeline around it.
+    """Load the bundle that the settings name, prove it, and build the pipeline around it.
 
     Raises
     ------
     BundleError : missing, tampered with, or not the same on this machine
     SettingsError : a session rule names what does not exist
     """
-    bundle = Bundle.load(Path(settings.model.bundle))
-    step = self_test(bundle, settings.model.engine)
-    rules = resolve_rules(settings.session)
+    rules, decoder = resolve_rules(settings.session), tick_decoder(settings)
     registry = CollectorRegistry()
-    spread = PredictionSpread(len(bundle.spec.outputs), settings.metrics.instruments_max)
-    metrics = Metrics(registry, spread, bundle.manifest.validation_variance)
-    found = revision(bundle.id, settings, rules, step)
-    metrics.build(__version__, bundle.id, found)
+    metrics = Metrics(registry, PredictionSpread(1, 0))
+    shelf = Shelf(settings.model.bundle, settings.model.bundles)
+
+    def load(path: Path) -> Model:
+        return load_model(path, settings, rules, decoder, metrics)
+
+    model = load(settings.model.bundle)
+    metrics.follow(model.id, model.revision, model.spread, model.validation_variance)
+    health = Health(settings.pipeline.stuck_seconds)
+    return Engine(model, metrics, registry, health, lambda bundle_id: load(shelf.find(bundle_id)))
+
+
+def load_model(path: Path, settings: Settings, rules: Rules, decoder: TickDecoder, metrics: Metrics) -> Model:
+    """Load a bundle, prove it, and build a pipeline around it; takes long, and may run beside the loop.
+
+    Raises
+    ------
+    BundleError : missing, tampered with, or not the same on this machine
+    """
+    bundle = Bundle.load(path)
+    step = self_test(bundle, settings.model.engine)
     pipeline = Pipeline(
         bundle.spec,
         TimedStep(step, metrics.inference_seconds),
         rules,
         pipeline_options(settings),
-        decoder=tick_decoder(settings),
+        decoder=decoder,
         canary_ticks=bundle.canary_ticks,
     )
-    return Engine(bundle, pipeline, metrics, registry, Health(settings.pipeline.stuck_seconds), found)
+    return Model(
+        bundle.id,
+        revision(bundle.id, settings, rules, step),
+        pipeline,
+        PredictionSpread(len(bundle.spec.outputs), settings.metrics.instruments_max),
+        bundle.manifest.validation_variance,
+    )
 
 
-def build_service(settings: Settings, engine: Engine, source: Source, sink: Sink, reader: Reader) -> Service:
-    """Build the loop over a transport."""
-    pipeline, kafka, limits = engine.pipeline, settings.kafka, settings.pipeline
+def build_service(
+    settings: Settings, engine: Engine, source: Source, sink: Sink, reader: Reader, follower: PinFollower | None = None
+) -> Service:
+    """Build the loop over a transport.
+
+    Parameters
+    ----------
+    follower : knows the pin in force, if there is one; None where the model never changes
+    """
+    model, kafka, limits = engine.model, settings.kafka, settings.pipeline
+    model.pipeline.dead_letter_bytes_max = engine.dead_letter_bytes_max
     terms = Terms(
         kafka.group_id,
         source.topic_id(),
-        engine.revision,
+        model.revision,
         limits.on_lost_ticks,
         limits.warmup_replay_ticks_max,
     )
-    recovery = Recovery(source, reader, pipeline, terms, patience_seconds=kafka.broker_timeout_seconds)
-    checkpoints = Checkpoints(pipeline, limits.checkpoint_seconds, limits.checkpoint_ticks, time.monotonic)
+    recovery = Recovery(source, reader, model.pipeline, terms, patience_seconds=kafka.broker_timeout_seconds)
+    checkpoints = Checkpoints(model.pipeline, limits.checkpoint_seconds, limits.checkpoint_ticks, time.monotonic)
     options = LoopOptions(
         max_batch_ticks=limits.max_batch_ticks,
         min_batch_ms=limits.min_batch_ms,
         dead_letter_ratio_max=limits.dead_letter_ratio_max,
         broker_timeout_seconds=kafka.broker_timeout_seconds,
     )
-    return Service(source, sink, pipeline, recovery, checkpoints, engine.metrics, engine.health, options)
+    switching = None
+    if follower is not None:
+        ratio_max = limits.dead_letter_ratio_max
+        switching = Switching(model.id, follower.look, engine.load, pin=follower.pin, dead_letter_ratio_max=ratio_max)
+    return Service(
+        source,
+        sink,
+        model.pipeline,
+        recovery,
+        checkpoints,
+        engine.metrics,
+        engine.health,
+        options,
+        switching=switching,
+    )
 
 
 def pipeline_options(settings: Settings) -> PipelineOptions:

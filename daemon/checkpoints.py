@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from daemon.core import marker as markers
 from daemon.core.marker import Marker
+from daemon.core.pin import Pin
 from daemon.core.pipeline import Pipeline
 from daemon.core.records import Message
 
@@ -42,6 +43,19 @@ class Checkpoints:
         self._ticks = ticks
         self._monotonic = monotonic
         self._partitions: dict[int, _Partition] = {}
+        #: What markers say beside the states: the bundle that runs, and the newest pin.
+        self._model = ""
+        self._pin: Pin | None = None
+
+    def adopt(self, pipeline: Pipeline) -> None:
+        """Write the states of another pipeline from now on; every partition begins anew."""
+        self._pipeline = pipeline
+        self._partitions.clear()
+
+    def sign(self, model: str, pin: Pin | None) -> None:
+        """Let the markers from here on name the bundle that runs and the newest pin."""
+        self._model = model
+        self._pin = pin
 
     def begin(self, partition: int, marker: Marker) -> None:
         """Watch a partition that starts to run; `marker` is the one in the state topic."""
@@ -75,7 +89,11 @@ class Checkpoints:
     def messages(self, partition: int, next_offset: int) -> list[Message]:
         """Return the checkpoint of a running partition at `next_offset`."""
         marker = replace(self._partitions[partition].marker, next_offset=next_offset)
-        return checkpoint(self._pipeline, partition, marker)
+        return self.of(partition, marker)
+
+    def of(self, partition: int, marker: Marker) -> list[Message]:
+        """Return the checkpoint of a partition at a marker: snapshots, tombstones and, last, the marker."""
+        return checkpoint(self._pipeline, partition, replace(marker, model=self._model, pin=self._pin))
 
     def committed(self, partition: int, next_offset: int) -> None:
         """Note that the checkpoint was committed."""

@@ -107,7 +107,10 @@ class TicksSettings(Section):
 class ModelSettings(Section):
     """The model to run."""
 
-    bundle: Path = Field(Path("bundle"), description="folder of the bundle")
+    bundle: Path = Field(
+        Path("bundle"), description="folder of the bundle; where the group has pinned one, that one counts"
+    )
+    bundles: Path = Field(Path("bundles"), description="folder of the bundles that can be pinned, found by their ids")
     engine: Literal["auto", "numpy", "tensorflow"] = Field(
         "auto", description="what runs the step; auto takes numpy wherever it can"
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from daemon import __version__
 from daemon.core.pipeline import Batch
 from daemon.spread import PredictionSpread
 
@@ -97,11 +98,29 @@ class Metrics:
             "Ticks so far outside the span of their calendar, judged by the gap rule.",
         )
         self._build = _gauge(registry, "build_info", "Always 1; what runs here.", ["version", "model", "revision"])
-        registry.register(SpreadCollector(spread, validation_variance))
+        self._switches = _counter(registry, "bundle_switches", "Models that took over while ticks flowed.")
+        self._refused = _counter(registry, "bundles_refused", "Pinned bundles that could not be run, by reason once.")
+        self._refused_count = 0
+        self._collector = SpreadCollector(spread, validation_variance)
+        registry.register(self._collector)
 
-    def build(self, version: str, model: str, revision: str) -> None:
-        """Say what runs here."""
-        self._build.labels(version, model, revision).set(1)
+    def follow(
+        self, model: str, revision: str, spread: PredictionSpread, validation_variance: float | None = None
+    ) -> None:
+        """Say what runs from here on, and look at its forecasts."""
+        self._build.clear()
+        self._build.labels(__version__, model, revision).set(1)
+        self._spread = spread
+        self._collector.follow(spread, validation_variance)
+
+    def switched(self) -> None:
+        """Count a model that took over."""
+        self._switches.inc()
+
+    def bundles_refused(self, count: int) -> None:
+        """Say how many pinned bundles were refused in the whole process."""
+        self._refused.inc(count - self._refused_count)
+        self._refused_count = count
 
     def transaction(self, seconds: float, *, snapshots: int) -> None:
         """Count a committed transaction, and the records of a checkpoint in it."""
@@ -177,6 +196,10 @@ class SpreadCollector:
     """Computes the spread of forecasts when somebody looks."""
 
     def __init__(self, spread: PredictionSpread, validation_variance: float | None) -> None:
+        self.follow(spread, validation_variance)
+
+    def follow(self, spread: PredictionSpread, validation_variance: float | None) -> None:
+        """Look at the forecasts of another model."""
         self._spread = spread
         self._validation_variance = validation_variance
 

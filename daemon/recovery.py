@@ -7,55 +7,32 @@
     replayed   the ticks from the checkpoint to the committed offset, silently
 
 The path is walked in small pieces between live batches, so `poll` and the partitions that run never wait long for it.
-By the pipeline's first promise the states at its end are those of a process that never stopped, bit for bit.
+The pieces are `daemon.restore`'s. By the pipeline's first promise the states at its end are those of a process that
+never stopped, bit for bit.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, auto
-from itertools import islice
-from typing import TypeVar
 
-from daemon.core.marker import Marker, MarkerError
+from daemon.core.marker import Marker
+from daemon.core.pin import Pin
 from daemon.core.pipeline import Pipeline
-from daemon.core.records import Record
-from daemon.core.snapshot import Snapshot, SnapshotError
 from daemon.errors import BrokerUnavailable, TopicError
 from daemon.logs import facts, log
 from daemon.phases import Phase, Phases
-from daemon.resume import Found, Plan, Terms, decide
-from daemon.stored import Stored, blank, is_instrument
-from daemon.transport.port import Readable, Reader, Source
+from daemon.restore import Pace, Restore, Walk
+from daemon.resume import Terms
+from daemon.transport.port import Reader, Source
 from schemas import ResetCause
 
-#: A read that finds nothing returns after this; a fetch that is on its way is taken by the next one.
-READ_SECONDS = 0.02
-#: Records of one read: some 10 ms of decoding or replaying.
-READ_RECORDS = 500
 #: How long a partition may ask before others get their turn. Who goes away at the first read without an answer throws
 #: away what is being fetched for it; then all partitions arrived together, late (measured: 2.2 s instead of 0.7).
 ASKING_SECONDS = 0.5
 #: How often a long recovery says how far it is.
 PROGRESS_SECONDS = 5.0
-
-Value = TypeVar("Value")
-
-
-class Pace(Enum):
-    """How a partition got on with one piece of its path."""
-
-    MOVED = auto()
-    #: It asked the cluster and has no answer yet; the asking waited already.
-    ASKED = auto()
-    #: Somebody else has to do something first.
-    HELD = auto()
-
-
-#: The path, piece by piece.
-Walk = Generator[Pace, None, Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +78,27 @@ class Recovery:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
-        self._reader = reader
-        self._pipeline = pipeline
-        self._terms = terms
         self._patience_seconds = patience_seconds
         self._monotonic = monotonic
         self.phases = Phases()
         #: In the order in which they get their turn.
         self._journeys: list[_Journey] = []
         self._committed: dict[int, int | None] = {}
-        #: Ticks still to replay, by partition.
-        self._remaining: dict[int, int] = {}
         self._held_up = False
         self._progress_due = 0.0
-        #: Ticks replayed so far.
-        self.replayed_count = 0
+        self._restore = Restore(reader, pipeline, terms)
+        #: Ticks replayed for earlier models.
+        self._replayed_before = 0
+
+    def adopt(self, restore: Restore) -> None:
+        """Bring up the states of another model from now on; nothing may be on its way."""
+        assert not self.busy
+        self._replayed_before += self._restore.replayed_count
+        self._restore = restore
+
+    def restore_of(self, pipeline: Pipeline, revision: str) -> Restore:
+        """Return what brings up the states of another model, for `adopt`."""
+        return Restore(self._restore.reader, pipeline, replace(self._restore.terms, revision=revision))
 
     def begin(self, partitions: Sequence[int]) -> None:
         """Set partitions on their way, anew where they are on it or run already."""
@@ -159,7 +142,22 @@ class Recovery:
     @property
     def remaining_ticks(self) -> int:
         """Ticks still to replay, as far as known."""
-        return sum(self._remaining.values())
+        return sum(self._restore.remaining.values())
+
+    @property
+    def replayed_count(self) -> int:
+        """Ticks replayed so far."""
+        return self._replayed_before + self._restore.replayed_count
+
+    @property
+    def instrument_count(self) -> int:
+        """Instruments that the live states know."""
+        return self._restore.pipeline.instrument_count
+
+    @property
+    def pin(self) -> Pin | None:
+        """The newest pin that was met on the way."""
+        return self._restore.pin
 
     def work(self, seconds: float) -> list[Recovered]:
         """Get on for about so long; return the partitions that have arrived.
@@ -192,7 +190,10 @@ class Recovery:
             _log_arrival(end.value)
             pace = Pace.MOVED
         except TopicError as error:
-            if self._terms.on_lost_ticks == "stop" or self.phases.of(journey.partition) is not Phase.CATCHING_UP:
+            if (
+                self._restore.terms.on_lost_ticks == "stop"
+                or self.phases.of(journey.partition) is not Phase.CATCHING_UP
+            ):
                 raise
             # Deleted since it was decided to replay them: decide again, on what is there now.
             log.warning("ticks were lost while replayed", extra=facts(partition=journey.partition, error=str(error)))
@@ -219,18 +220,19 @@ class Recovery:
 
     def _path(self, partition: int) -> Walk[Recovered]:
         started = self._monotonic()
+        restore = self._restore
         committed = yield from self._settled(partition)
         self.phases.move(partition, Phase.RESTORING)
-        stored = yield from self._stored(partition)
-        plan = yield from self._decided(partition, committed, stored)
-        resets = yield from self._put_back(partition, plan, stored)
+        stored = yield from restore.stored(partition)
+        plan = yield from restore.decided(partition, committed, stored)
+        resets = yield from restore.put_back(partition, plan, stored)
         del stored  # as large as the states themselves
         self.phases.move(partition, Phase.CATCHING_UP)
-        yield from self._replayed(partition, plan)
+        yield from restore.replayed(partition, plan)
         for name, cause in resets.items():
-            self._pipeline.reset(partition, name, cause)
+            self._restore.pipeline.reset(partition, name, cause)
         if plan.marker.origin is ResetCause.REVISION and plan.owed:
-            self._pipeline.warmed_up(partition, ResetCause.REVISION)
+            self._restore.pipeline.warmed_up(partition, ResetCause.REVISION)
         owed = plan.owed or bool(resets)
         marker = replace(plan.marker, next_offset=plan.start) if owed else plan.marker
         return Recovered(partition, plan.start, marker, owed, self._monotonic() - started)
@@ -241,93 +243,6 @@ class Recovery:
             yield Pace.HELD
         return self._committed[partition]
 
-    def _stored(self, partition: int) -> Walk[Stored]:
-        """Read the state topic to its end as it is now, which waits out a transaction that is still open there."""
-        stored = Stored()
-        offset, end = yield from self._bounds("state", partition)
-        while offset < end:
-            records, next_offset = self._read("state", partition, offset)
-            stored.add(records)
-            yield Pace.MOVED if next_offset > offset else Pace.ASKED
-            offset = next_offset
-        return stored
-
-    def _decided(self, partition: int, committed: int | None, stored: Stored) -> Walk[Plan]:
-        first, end = yield from self._bounds("ticks", partition)
-        try:
-            marker = stored.marker()
-        except MarkerError as error:
-            log.error("the checkpoint's marker is not ours to read", extra=facts(partition=partition, error=str(error)))
-            marker = None
-        oldest: int | None = None
-        if marker is not None and marker.revision != self._terms.revision:
-            oldest = yield from self._oldest_reset(marker, stored)
-        plan = decide(Found(partition, first, end, committed, marker, oldest, stored.unmarked), self._terms)
-        log.log(plan.level, f"partition {plan.line}", extra=facts(partition=partition, offset=plan.start))
-        return plan
-
-    def _oldest_reset(self, marker: Marker, stored: Stored) -> Walk[int]:
-        """Find where the oldest state began: the ticks since then are what another revision needs.
-
-        Without any, it is the marker: states that began behind it are in no snapshot yet.
-        """
-        resets: list[int] = []
-        for chunk in _chunks(stored.snapshots(marker)):
-            resets += (found.instrument.reset_offset for _, found in chunk if isinstance(found, Snapshot))
-            yield Pace.MOVED
-        return min((offset for offset in resets if offset >= 0), default=marker.next_offset)
-
-    def _put_back(self, partition: int, plan: Plan, stored: Stored) -> Walk[dict[str, ResetCause]]:
-        """Give the snapshots to the pipeline; return the instruments that begin anew where the partition goes on."""
-        marker = plan.marker
-        self._pipeline.assign(partition, marker.origin, saved_to=plan.replay_from)
-        resets: dict[str, ResetCause] = {}
-        if not plan.keep:
-            self._pipeline.mark_stale(partition, stored.values)
-            return resets
-        unusable: dict[bytes, SnapshotError] = {}
-        for chunk in _chunks(stored.snapshots(marker)):
-            whole: list[Snapshot] = []
-            for key, found in chunk:
-                if isinstance(found, SnapshotError):
-                    unusable[key] = found
-                elif not self._pipeline.fits(found):
-                    unusable[key] = SnapshotError("it is of another shape than our states")
-                else:
-                    whole.append(found)
-            resets |= {s.instrument.name: s.instrument.pending_reset or ResetCause.COLD for s in whole if s.is_reset}
-            self._pipeline.put_back(partition, whole)
-            yield Pace.MOVED
-        if unusable:
-            resets |= self._give_up(partition, unusable, marker)
-        self._pipeline.settle(partition)
-        return resets
-
-    def _give_up(self, partition: int, unusable: dict[bytes, SnapshotError], marker: Marker) -> dict[str, ResetCause]:
-        """Let the instruments begin anew whose snapshots cannot be used; the next checkpoint sets the topic right."""
-        key, error = next(iter(unusable.items()))
-        log.error(
-            "snapshots that cannot be used, their instruments start cold",
-            extra=facts(partition=partition, count=len(unusable), first=repr(key), error=str(error)),
-        )
-        blanks = [blank(key, marker) for key in unusable if is_instrument(key)]
-        self._pipeline.put_back(partition, blanks)
-        self._pipeline.mark_stale(partition, unusable)
-        return {each.instrument.name: ResetCause.COLD for each in blanks}
-
-    def _replayed(self, partition: int, plan: Plan) -> Walk[None]:
-        """Move the states over the ticks up to the first that has no committed outcome."""
-        offset = plan.replay_from
-        while offset < plan.start:
-            self._remaining[partition] = plan.start - offset
-            records, next_offset = self._read("ticks", partition, offset)
-            answered = [record for record in records if record.offset < plan.start]
-            self._pipeline.replay(answered)
-            self.replayed_count += len(answered)
-            yield Pace.MOVED if next_offset > offset else Pace.ASKED
-            offset = next_offset
-        self._remaining.pop(partition, None)
-
     # --- what the path stands on --------------------------------------------------------------------------------------
 
     def _ask_committed(self) -> None:
@@ -335,28 +250,13 @@ class Recovery:
         if unsettled:
             self._committed |= self._source.committed(unsettled)
 
-    def _bounds(self, topic: Readable, partition: int) -> Walk[tuple[int, int]]:
-        while True:
-            try:
-                return self._reader.bounds(topic, partition)
-            except BrokerUnavailable as error:
-                log.debug("asking again", extra=facts(partition=partition, error=str(error)))
-            yield Pace.ASKED
-
-    def _read(self, topic: Readable, partition: int, offset: int) -> tuple[Sequence[Record], int]:
-        try:
-            return self._reader.read(topic, partition, offset, READ_SECONDS, READ_RECORDS)
-        except BrokerUnavailable as error:
-            log.debug("reading again", extra=facts(partition=partition, error=str(error)))
-            return (), offset
-
     def _forget(self, partitions: Sequence[int]) -> None:
         gone = set(partitions)
         self._journeys = [journey for journey in self._journeys if journey.partition not in gone]
         for partition in partitions:
             self._committed.pop(partition, None)
-            self._remaining.pop(partition, None)
-            self._pipeline.drop(partition)
+            self._restore.remaining.pop(partition, None)
+            self._restore.pipeline.drop(partition)
 
     def _say_progress(self) -> None:
         now = self._monotonic()
@@ -369,9 +269,3 @@ def _log_arrival(arrived: Recovered) -> None:
     partition, offset, seconds = arrived.partition, arrived.start, round(arrived.seconds, 3)
     origin = arrived.marker.origin.value
     log.info("partition recovered", extra=facts(partition=partition, offset=offset, origin=origin, seconds=seconds))
-
-
-def _chunks(items: Iterator[Value]) -> Iterator[list[Value]]:
-    """Cut a long walk into pieces."""
-    while chunk := list(islice(items, READ_RECORDS)):
-        yield chunk

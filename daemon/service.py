@@ -4,6 +4,7 @@
     batch   = pipeline.advance(records)          pure
     sink.commit(batch, offsets, group_metadata)  forecasts, dead letters, a due checkpoint, offsets: all or nothing
     recovery.work()                              a slice for the partitions that do not run yet
+    switching.work()                             a slice for a model that is to take over
 
 Any failure between begin and commit takes the recovery path: drop the states of all our partitions and recover them
 from their last checkpoints. There is no undo.
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from daemon.checkpoints import Checkpoints, checkpoint
+from daemon.checkpoints import Checkpoints
 from daemon.core.pipeline import Batch, Pipeline
 from daemon.core.records import Message, Record
 from daemon.errors import BrokerUnavailable, TooManyDeadLetters, TransactionFailed
@@ -25,7 +26,9 @@ from daemon.health import Health
 from daemon.logs import facts, log
 from daemon.metrics import Metrics
 from daemon.recovery import Recovery
+from daemon.switching import Model, Switching
 from daemon.transport.port import Outgoing, Polled, Sink, Source
+from daemon.warming import Warming
 
 #: A poll returns at latest after this, so that a signal is seen and /livez stays true on a quiet topic.
 POLL_SECONDS = 0.2
@@ -33,6 +36,9 @@ POLL_SECONDS = 0.2
 GAUGES_SECONDS = 1.0
 #: A slice of recovery between two polls.
 RECOVERY_SECONDS = 0.05
+#: A slice of a warm-up takes as long as the live part of its turn, within these bounds. A tick is replayed sooner than
+#: answered, so the new states catch up with the live ones however much there is to answer.
+WARM_UP_SECONDS = (0.05, 0.5)
 #: A recovery that somebody else holds up asks again after this.
 HELD_UP_SECONDS = 0.02
 #: Its bounded questions to a cluster that does not answer may take so long.
@@ -90,6 +96,7 @@ class Service:
         health: Health,
         options: LoopOptions,
         clock: Clock = time,
+        switching: Switching | None = None,
     ) -> None:
         self._clock = clock
         self._source = source
@@ -100,6 +107,8 @@ class Service:
         self._metrics = metrics
         self._health = health
         self._options = options
+        #: None where the model never changes.
+        self._switching = switching
         self._ratio = DeadLetterRatio(options.dead_letter_ratio_max)
         self._failing_since: float | None = None
         self._pause = RETRY_SECONDS[0]
@@ -137,6 +146,7 @@ class Service:
     def turn(self) -> None:
         """Poll once, make one batch of what came, and give recovery its slice."""
         self._wait_for_batch()
+        began = self._clock.monotonic()
         polled = self._source.poll(self._patience(), self._options.max_batch_ticks)
         self._metadata = self._source.group_metadata()
         records = self._reassign(polled)
@@ -145,14 +155,18 @@ class Service:
             self._process(records, due)
         if self._recovery.busy:
             self._recover()
+        if self._switching is not None:
+            self._switch(self._switching, self._clock.monotonic() - began)
         self._health.turned()
         self._set_gauges()
         self._look_around()
 
     def _patience(self) -> float:
-        """Return how long a poll may wait for ticks: not while a recovery could get on."""
+        """Return how long a poll may wait for ticks: not while a recovery or a warm-up could get on."""
         if self._recovery.busy:
             return HELD_UP_SECONDS if self._recovery.held_up else 0.0
+        if self._switching is not None and self._switching.warms:
+            return 0.0
         return POLL_SECONDS
 
     def _wait_for_batch(self) -> None:
@@ -172,6 +186,8 @@ class Service:
             if partitions:
                 self._metrics.rebalances.labels(kind).inc()
                 log.info(f"partitions {kind}", extra=facts(partitions=list(partitions)))
+        if self._switching is not None:
+            self._switching.abandon()
         gone = [*polled.revoked, *polled.lost]
         self._recovery.drop(gone)
         for partition in gone:
@@ -191,6 +207,8 @@ class Service:
         state = [] if due is None else self._checkpoints.messages(due, positions[due])
         if not self._commit(batch, state, offsets):
             return
+        if self._switching is not None:
+            self._switching.committed(records, state)
         if due is not None:
             self._checkpoints.committed(due, positions[due])
         self._metrics.committed(batch, self._clock.time())
@@ -201,13 +219,53 @@ class Service:
             arrived = self._recovery.work(RECOVERY_SECONDS)
         for each in arrived:
             if each.owed:
-                state = checkpoint(self._pipeline, each.partition, each.marker)
+                state = self._checkpoints.of(each.partition, each.marker)
                 if not self._commit(Batch(), state, {each.partition: each.start}):
                     return  # all our partitions start over, these too
                 self._pipeline.checkpointed(each.partition, each.start)
             self._checkpoints.begin(each.partition, each.marker)
             self._recovery.run(each)
             self._metrics.restore_seconds.observe(each.seconds)
+
+    def _switch(self, switching: Switching, turn_seconds: float) -> None:
+        """Follow the pin, and give the model that is to take over its slice, until it stands where we do."""
+        switching.notice(self._recovery.pin)
+        switching.turn()
+        self._checkpoints.sign(switching.running, switching.pin)
+        self._metrics.bundles_refused(switching.refused_count)
+        positions = self._source.positions()
+        if not switching.warms or self._recovery.busy or tuple(sorted(positions)) != self._source.assignment():
+            return
+        with self._health.allowing(RECOVERY_WAIT_SECONDS, "an answer of the cluster"):
+            least, most = WARM_UP_SECONDS
+            warmed = switching.work(self._recovery, positions, min(max(turn_seconds, least), most))
+        if warmed is not None:
+            self._take_over(switching, *warmed)
+
+    def _take_over(self, switching: Switching, model: Model, warming: Warming) -> None:
+        """Let another model answer from here on: between two batches, with a checkpoint of all that is ours."""
+        markers = warming.finish()
+        model.pipeline.dead_letter_bytes_max = self._pipeline.dead_letter_bytes_max
+        self._pipeline = model.pipeline
+        self._recovery.adopt(warming.restore)
+        self._checkpoints.adopt(model.pipeline)
+        self._ratio = DeadLetterRatio(self._options.dead_letter_ratio_max)
+        self._metrics.follow(model.id, model.revision, model.spread, model.validation_variance)
+        self._metrics.switched()
+        switching.taken_over()
+        self._checkpoints.sign(model.id, switching.pin)
+        log.info(
+            "another model takes over",
+            extra=facts(model=model.id, revision=model.revision, ticks_replayed=warming.restore.replayed_count),
+        )
+        state = [
+            message for partition, marker in markers.items() for message in self._checkpoints.of(partition, marker)
+        ]
+        if markers and not self._commit(Batch(), state, {p: marker.next_offset for p, marker in markers.items()}):
+            return  # all our partitions start over, under the new model
+        for partition, marker in markers.items():
+            self._pipeline.checkpointed(partition, marker.next_offset)
+            self._checkpoints.begin(partition, marker)
 
     def _save_all(self) -> None:
         """Write what is unsaved, so that a planned restart replays nothing; who fails here only replays a little."""
@@ -248,6 +306,8 @@ class Service:
         now = self._clock.monotonic()
         self._failing_since = now if self._failing_since is None else self._failing_since
         log.error("transaction failed, starting over from the last checkpoints", extra=facts(error=str(error)))
+        if self._switching is not None:
+            self._switching.abandon()
         if now - self._failing_since > self._options.broker_timeout_seconds:
             raise BrokerUnavailable(
                 f"no transaction succeeded for {now - self._failing_since:.0f} s, the last failed with: {error}; "
@@ -303,13 +363,20 @@ class Service:
         bounds = self._source.bounds(tuple(positions))
         return sum(max(0, bounds[partition][1] - at) for partition, at in positions.items())
 
+    def _waiting_for(self) -> str | None:
+        """Say why we are not ready, None where we are."""
+        if not self._source.joined:
+            return "the consumer group"
+        pinned = None if self._switching is None else self._switching.waiting_for
+        return self._recovery.waiting_for or pinned
+
     def _set_gauges(self) -> None:
         now = self._clock.monotonic()
         if now < self._gauges_due:
             return
         self._gauges_due = now + GAUGES_SECONDS
         metrics, pipeline, partitions = self._metrics, self._pipeline, self._source.assignment()
-        self._health.waiting_for = self._recovery.waiting_for if self._source.joined else "the consumer group"
+        self._health.waiting_for = self._waiting_for()
         metrics.last_progress.set(self._clock.time())
         metrics.assigned_partitions.set(len(partitions))
         metrics.lags(self._source.lags())

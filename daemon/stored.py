@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import numpy as np
 
 from daemon.core import marker as markers
+from daemon.core import pin as pins
 from daemon.core.instrument import Instrument
 from daemon.core.marker import Marker
+from daemon.core.pin import Pin, PinError
 from daemon.core.records import Record
 from daemon.core.snapshot import Snapshot, SnapshotError, decode
 from schemas import ResetCause
@@ -21,9 +24,10 @@ class Stored:
     """The newest records of a partition of the state topic, as they are read."""
 
     def __init__(self) -> None:
-        #: Key -> value, the marker not among them.
+        #: Key -> value, marker and pin not among them.
         self.values: dict[bytes, bytes] = {}
         self._marker: bytes | None = None
+        self._pin: bytes | None = None
 
     def add(self, records: Iterable[Record]) -> None:
         """Take the next records, in offset order."""
@@ -31,13 +35,15 @@ class Stored:
             key, value = record.key, record.value
             if key == markers.KEY:
                 self._marker = value
+            elif key == pins.KEY:
+                self._pin = value
             elif key is not None:
                 self.values.pop(key, None)
                 if value is not None:
                     self.values[key] = value
 
     def records(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield key and value of everything, the marker last."""
+        """Yield key and value of all states, the marker last."""
         yield from self.values.items()
         if self._marker is not None:
             yield markers.KEY, self._marker
@@ -55,6 +61,16 @@ class Stored:
         MarkerError : there is one that cannot be read
         """
         return None if self._marker is None else markers.decode(self._marker)
+
+    def pin(self) -> Pin | None:
+        """Return the newest pin that stands here or that the marker repeats; one that cannot be read is none."""
+        found: Pin | None = None
+        with suppress(PinError):
+            found = None if self._pin is None else pins.decode(self._pin)
+        with suppress(markers.MarkerError):
+            marker = self.marker()
+            found = pins.newest(found, None if marker is None else marker.pin)
+        return found
 
     def snapshots(self, marker: Marker) -> Iterator[tuple[bytes, Snapshot | SnapshotError]]:
         """Yield what every key holds: its snapshot, or why it holds none that belongs to the marker."""

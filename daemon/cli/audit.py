@@ -6,8 +6,10 @@ import gc
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +19,7 @@ import typer
 from daemon.cli.topics import ConfigFile, Servers, load
 
 if TYPE_CHECKING:
+    from daemon.assembly import Engine
     from daemon.config import Settings
     from daemon.core.marker import Marker
     from daemon.tools.audit import Window
@@ -112,8 +115,6 @@ def _audit(
 
     connection, topics = Connection.from_settings(settings.kafka), settings.topics
     engine, decoder = build_engine(settings), tick_decoder(settings)
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 20)
     # One consumer a topic: one that went back and forth would throw away what it fetched ahead.
     named: list[dict[Readable, str]] = [
         {"ticks": topics.ticks, "state": topics.state},
@@ -125,9 +126,15 @@ def _audit(
     outcomes = {"forecast": TopicLog(forecasts, "forecasts"), "dead_letter": TopicLog(letters, "dead_letters")}
     logs = Logs(TopicLog(ticks, "ticks"), outcomes, topics.ticks)  # type: ignore[arg-type]
     try:
+        known = list(_known(settings, connection, ticks, chosen, export))
+        _take_model(engine, known)
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 20, 20)
         return [
-            audit_partition(engine.pipeline, decoder, setting, logs, window, progress)
-            for setting in _known(settings, connection, ticks, engine.revision, chosen, export)
+            audit_partition(
+                engine.pipeline, decoder, replace(setting, revision=engine.revision), logs, window, progress
+            )
+            for setting in known
         ]
     finally:
         for reader in readers:
@@ -138,7 +145,6 @@ def _known(
     settings: Settings,
     connection: Connection,
     reader: Reader,
-    revision: str,
     chosen: Sequence[int] | None,
     export: Export | None,
 ) -> Iterator[Setting]:
@@ -164,12 +170,31 @@ def _known(
             partition,
             kafka.group_id,
             topic_id,
-            revision,
+            "",
             reader.bounds("ticks", partition)[0],
             committed[partition],
             _marker(reader, partition),
             None if export is None else export.partitions.get(partition),
         )
+
+
+def _take_model(engine: Engine, known: Sequence[Setting]) -> None:
+    """Take the bundle that most states are of, where the group runs another than the settings name.
+
+    One that is not on this machine leaves the states of another revision, and each partition says so.
+    """
+    from daemon.core.marker import MarkerError
+    from daemon.errors import BundleError
+
+    models: Counter[str] = Counter()
+    for setting in known:
+        with suppress(MarkerError):  # the partition says what is wrong with it
+            marker = setting.marker if setting.exported is None else setting.exported.marker()
+            if marker is not None and marker.model:
+                models[marker.model] += 1
+    if models and engine.model.id not in models:
+        with suppress(BundleError):
+            engine.take(models.most_common(1)[0][0])
 
 
 def _marker(reader: Reader, partition: int) -> Marker | None:

@@ -19,6 +19,7 @@ from daemon.cli import (
     audit,
     backtest,
     broker,
+    bundle,
     config,
     convert,
     deadletters,
@@ -53,6 +54,7 @@ app.command()(demo.demo)
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
 app.add_typer(state.app, name="state")
+app.add_typer(bundle.app, name="bundle")
 app.add_typer(deadletters.app, name="deadletters")
 app.command()(rewind.rewind)
 app.command()(audit.audit)

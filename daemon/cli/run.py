@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from daemon.stopping import DEADLINE_SECONDS, Stopper, when_input_ends
 if TYPE_CHECKING:
     from daemon.assembly import Engine
     from daemon.config import Settings
+    from daemon.pins import PinFollower
     from daemon.transport.connection import Connection
     from daemon.transport.port import Reader, Sink, Source
 
@@ -23,11 +25,13 @@ if TYPE_CHECKING:
 GC_THRESHOLD = 50_000
 #: What a dead letter needs beside key and value: headers and the batch around it.
 DEAD_LETTER_OVERHEAD_BYTES = 4096
-#: What the bounds of all that is closed add up to: consumer 5 s, leaving the group 5 s, producer 5 s, reader 1 s. Below
-#: the deadline, so that a close that hangs is told from one that began late because the broker is away.
-CLOSE_SECONDS = 17.0
+#: What the bounds of all that is closed add up to: consumer 5 s, leaving the group 5 s, producer 5 s, readers 1 s each.
+#: Below the deadline, so that a close that hangs is told from one that began late because the broker is away.
+CLOSE_SECONDS = 18.0
 #: A new cluster makes the topics of its coordinators when it is first asked, and each of ours may wait 30 s for that.
 COORDINATORS_SECONDS = 60.0
+#: How often a pinned bundle that is missing is looked for.
+PINNED_SECONDS = 1.0
 
 
 def run(
@@ -63,7 +67,9 @@ def _run(settings: Settings, stopper: Stopper) -> None:
     from daemon.assembly import build_engine, build_service
     from daemon.health import HealthServer
     from daemon.logs import facts, log
+    from daemon.pins import PinFollower
     from daemon.transport.connection import Connection
+    from daemon.transport.kafka_reader import KafkaReader
     from daemon.watchdog import Watchdog, end_process
 
     kafka = settings.kafka
@@ -74,11 +80,15 @@ def _run(settings: Settings, stopper: Stopper) -> None:
     server = HealthServer(settings.metrics.host, settings.metrics.port, engine.registry, health)
     log.info(
         "tickcast starts",
-        extra=facts(model=engine.bundle.id, revision=engine.revision, metrics_port=server.port, pid=os.getpid()),
+        extra=facts(model=engine.model.id, revision=engine.revision, metrics_port=server.port, pid=os.getpid()),
     )
     connection = Connection.from_settings(kafka)
+    _prepare(connection, settings, engine)
+    follower_reader = KafkaReader(connection, {"state": settings.topics.state})
+    follower = PinFollower(follower_reader, kafka.group_id)
+    _take_pinned(engine, follower, kafka.broker_timeout_seconds)
     source, sink, reader = _connect(connection, settings, engine)
-    service = build_service(settings, engine, source, sink, reader)
+    service = build_service(settings, engine, source, sink, reader, follower)
     gc.freeze()  # what stands by now stays
     gc.set_threshold(GC_THRESHOLD, 20, 20)
 
@@ -97,30 +107,64 @@ def _run(settings: Settings, stopper: Stopper) -> None:
             source.close(leave=clean and kafka.stop == "leave")
             sink.close()
             reader.close()
+            follower_reader.close()
             server.close()
         stopper.finish()
         log.info("stopped" if clean else "ended", extra=facts(clean=clean, offsets=service.committed))
 
 
-def _connect(connection: Connection, settings: Settings, engine: Engine) -> tuple[Source, Sink, Reader]:
-    """Wait for a cluster that can keep our promises, and join the group."""
+def _prepare(connection: Connection, settings: Settings, engine: Engine) -> None:
+    """Wait for a cluster that can keep our promises."""
     from daemon.logs import log
     from daemon.transport.admin import preflight
-    from daemon.transport.kafka_reader import KafkaReader
-    from daemon.transport.kafka_sink import KafkaSink
-    from daemon.transport.kafka_source import KafkaSource
     from daemon.transport.offsets import begin_at_end
     from daemon.transport.topics import DEFAULT_MESSAGE_BYTES
 
+    kafka, health = settings.kafka, engine.health
+    health.waiting_for = "a broker"
+    with health.allowing(kafka.broker_timeout_seconds + COORDINATORS_SECONDS, "a cluster that is ready"):
+        limit = preflight(connection, settings)["dead_letters"].message_bytes_max or DEFAULT_MESSAGE_BYTES
+    engine.dead_letter_bytes_max = limit - DEAD_LETTER_OVERHEAD_BYTES
+    with health.allowing(COORDINATORS_SECONDS, "the offsets of the group"):
+        if kafka.auto_offset_reset == "latest" and begin_at_end(connection, kafka.group_id, settings.topics.ticks):
+            log.info("the group is new and begins at the end of the topic")
+
+
+def _take_pinned(engine: Engine, follower: PinFollower, patience_seconds: float) -> None:
+    """Take the bundle that the group has pinned; who lacks it takes no part until it is there, or another is pinned."""
+    from daemon.errors import BrokerUnavailable, BundleError
+    from daemon.logs import facts, log
+
+    health, said = engine.health, ""
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        health.turned()
+        try:
+            with health.allowing(COORDINATORS_SECONDS, "the pinned bundle"):
+                pin = follower.look()
+                if pin is not None and pin.bundle != engine.model.id:
+                    engine.take(pin.bundle)
+                    log.info("the pinned bundle runs", extra=facts(model=engine.model.id, revision=engine.revision))
+            return
+        except BundleError as error:
+            health.waiting_for = f"the pinned bundle: {error}"
+            if str(error) != said:
+                log.error("not ready, takes no part in the group", extra=facts(reason=str(error)))
+            said = str(error)
+        except BrokerUnavailable:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(PINNED_SECONDS)
+
+
+def _connect(connection: Connection, settings: Settings, engine: Engine) -> tuple[Source, Sink, Reader]:
+    """Join the group."""
+    from daemon.transport.kafka_reader import KafkaReader
+    from daemon.transport.kafka_sink import KafkaSink
+    from daemon.transport.kafka_source import KafkaSource
+
     kafka, topics, health = settings.kafka, settings.topics, engine.health
     wait = kafka.broker_timeout_seconds
-    health.waiting_for = "a broker"
-    with health.allowing(wait + COORDINATORS_SECONDS, "a cluster that is ready"):
-        limit = preflight(connection, settings)["dead_letters"].message_bytes_max or DEFAULT_MESSAGE_BYTES
-    engine.pipeline.dead_letter_bytes_max = limit - DEAD_LETTER_OVERHEAD_BYTES
-    with health.allowing(COORDINATORS_SECONDS, "the offsets of the group"):
-        if kafka.auto_offset_reset == "latest" and begin_at_end(connection, kafka.group_id, topics.ticks):
-            log.info("the group is new and begins at the end of the topic")
     names = {"instance_id": kafka.instance_id, "group_id": kafka.group_id}
     with health.allowing(2 * wait, "a consumer"):  # for a broker, then for the topic
         source = KafkaSource(connection, topic=topics.ticks, timeout_seconds=wait, **names)

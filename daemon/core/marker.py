@@ -7,9 +7,10 @@ So the newest marker of a partition says how far its newest snapshots go, and wh
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from daemon.core.pin import Pin, from_fields
 from schemas import ResetCause
 
 FORMAT = 1
@@ -28,6 +29,8 @@ class Marker:
     `next_offset` is the first tick that is not in them. They began at `replay_start` with nothing; what they said was
     published from `live_from` on (the same, unless ticks before it were replayed to warm them up). `origin` is why
     they began, and what an instrument without a state is told since.
+
+    Two markers are equal where their states are; what else their writers knew does not count.
     """
 
     group_id: str
@@ -38,11 +41,19 @@ class Marker:
     replay_start: int
     live_from: int
     origin: ResetCause
+    #: Id of the bundle that the states are of, for people: the revision says it, too. Empty where it is not known.
+    model: str = field(default="", compare=False)
+    #: The newest pin that the writer knew; see `daemon.core.pin`.
+    pin: Pin | None = field(default=None, compare=False)
 
 
 def encode(marker: Marker) -> bytes:
-    """Return the marker as JSON, for people who look at the topic too."""
-    return json.dumps({"format": FORMAT, **asdict(marker)}).encode()
+    """Return the marker as JSON, for people who look at the topic too; what is not known is left out."""
+    content = {"format": FORMAT, **asdict(marker)}
+    for name in ("model", "pin"):
+        if not content[name]:
+            del content[name]
+    return json.dumps(content).encode()
 
 
 def decode(value: bytes) -> Marker:
@@ -58,11 +69,13 @@ def decode(value: bytes) -> Marker:
         if version != FORMAT:
             raise MarkerError(f"marker of format {version}, known is {FORMAT}")
         content["origin"] = ResetCause(content["origin"])
+        if "pin" in content:
+            content["pin"] = from_fields(content["pin"])
         marker = Marker(**content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise error if isinstance(error, MarkerError) else MarkerError(f"no marker: {error}") from error
-    for field in fields(marker):
-        expected = {"int": int, "str": str}.get(str(field.type), ResetCause)
-        if type(getattr(marker, field.name)) is not expected:
-            raise MarkerError(f"no marker: {field.name} is no {expected.__name__}")
+    for each in fields(marker):
+        expected = {"int": int, "str": str}.get(str(each.type))
+        if expected is not None and type(getattr(marker, each.name)) is not expected:
+            raise MarkerError(f"no marker: {each.name} is no {expected.__name__}")
     return marker

@@ -183,6 +183,11 @@ class Pipeline:
         self._partitions[partition].saved(next_offset)
 
     @property
+    def model(self) -> str:
+        """Id of the bundle that runs in it."""
+        return self._spec.model_id
+
+    @property
     def partitions(self) -> tuple[int, ...]:
         """The partitions held, sorted."""
         return tuple(sorted(self._partitions))
@@ -241,8 +246,13 @@ class Pipeline:
         batch.evicted_count = len(evicted)
         return batch
 
-    def replay(self, records: Iterable[Record]) -> None:
-        """Move the states over records whose outcomes are published already; as `advance`, but nothing is written."""
+    def replay(self, records: Iterable[Record]) -> int:
+        """Move the states over records whose outcomes are published already; as `advance`, but nothing is written.
+
+        Returns
+        -------
+        accepted_count : how many of them were no dead letters
+        """
         rows: list[Row] = []
         evicted: list[Instrument] = []
         for record in records:
@@ -253,6 +263,7 @@ class Pipeline:
         if rows:
             self._runner.run(rows)
         self._table.release(instrument.slot for instrument in evicted)
+        return len(rows)
 
     def _accept(self, record: Record, evicted: list[Instrument]) -> Row:
         tick = self._decode(record)

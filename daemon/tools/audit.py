@@ -222,6 +222,8 @@ class PartitionAudit:
         offset = record.offset
         while self._resets and next(iter(self._resets)) <= offset:
             self._reset_exported(next(iter(self._resets)))
+        if self._start.ended and published and offset < self._high:
+            self._end_with_model(offset, published[0].model)
         if offset >= self._start.live_from:
             self._warm_up()
             if published:
@@ -245,6 +247,12 @@ class PartitionAudit:
         expected = {outcome.offset: outcome for outcome in outcomes if outcome is not None}
         for record, published in batch:
             self._judge(record, expected[record.offset], published)
+
+    def _end_with_model(self, offset: int, model: str | None) -> None:
+        """Judge nothing from the first forecast of another model on: our states had been given up by then."""
+        if model is not None and model != self._pipeline.model:
+            self._high = offset
+            self.findings.line += f"; from tick {offset} on they are of bundle {model}"
 
     def _warm_up(self) -> None:
         """Do once, before the first live tick, what the daemon did when a revision took over."""

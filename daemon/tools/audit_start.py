@@ -61,6 +61,8 @@ class Start:
     whole: bool = True
     #: Instruments that stand otherwise than the daemon's did.
     unsure: tuple[str, ...] = ()
+    #: The states have been given up since, perhaps before `until`: a forecast of another model ends what can be judged.
+    ended: bool = False
 
 
 def start_of(setting: Setting) -> Start | str:
@@ -133,7 +135,8 @@ def _same_life(one: Marker, other: Marker) -> bool:
 
 def _from_export(exported: Stored, kept: Marker, marker: Marker | None, until: int) -> Start:
     line = f"from the snapshots at tick {kept.next_offset}"
-    if marker is not None and not _same_life(kept, marker):
+    ended = marker is not None and not _same_life(kept, marker)
+    if marker is not None and ended:
         until = min(until, marker.live_from)
         line += (
             f" up to tick {until}, where the daemon began anew: the rest is another audit, without the snapshot file"
@@ -164,4 +167,5 @@ def _from_export(exported: Stored, kept: Marker, marker: Marker | None, until: i
         tuple(snapshots),
         {offset: tuple(each) for offset, each in resets.items()},
         unsure=tuple(unsure),
+        ended=ended,
     )

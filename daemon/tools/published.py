@@ -33,6 +33,8 @@ _ID = re.compile(rb'\{"id":"([^"]*)-(\d{1,19})-(\d{1,19})"')
 #: Causes after which nothing that came before counts, running scales included. A quote in a session's label would be
 #: escaped, so this cannot stand inside of one.
 _START = re.compile(rb'"step":0,"reset":"(first|cold|operator)"')
+#: It stands behind all that comes from the tick.
+_MODEL = re.compile(rb'"model":"([^"\\]*)","schema_version":\d+\}$')
 
 
 class Log(Protocol):
@@ -87,6 +89,15 @@ class Outcome:
             return None
         found = _START.search(value)
         return None if found is None else ResetCause(found[1].decode())
+
+    @property
+    def model(self) -> str | None:
+        """Id of the bundle that made it; a dead letter does not say."""
+        value = self.content.value
+        if self.kind != "forecast" or value is None:
+            return None
+        found = _MODEL.search(value)
+        return None if found is None else found[1].decode()
 
 
 def outcome_of(kind: Kind, content: Record | Message, topic: str) -> Outcome | None:

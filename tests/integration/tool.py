@@ -35,6 +35,12 @@ class Tool:
     def json(self, *arguments: str) -> Any:
         return json.loads(self.text(*arguments, "--json"))
 
+    def json_with_notes(self, *arguments: str) -> Any:
+        """Run, expect success, and return the JSON, whatever was said beside it."""
+        done = self.run(*arguments, "--json")
+        assert done.returncode == 0, done
+        return json.loads(done.stdout)
+
     def refusal(self, *arguments: str, code: int) -> str:
         """Run, expect this exit code, and return its one line."""
         done = self.run(*arguments)

@@ -17,8 +17,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def small_and_silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let recoveries read a few records at a time, and say nothing."""
-    monkeypatch.setattr("daemon.recovery.READ_RECORDS", 3)
+    """Let recoveries read a few records at a time, pins be noticed soon, and nothing be said."""
+    monkeypatch.setattr("daemon.restore.READ_RECORDS", 3)
+    # Sooner than live, so that a model changes more than once in the short life of a world.
+    monkeypatch.setattr("daemon.switching.LOOK_SECONDS", 0.3)
+    monkeypatch.setattr("daemon.switching.RETRY_SECONDS", 2.0)
     log = logging.getLogger("tickcast")
     level = log.level
     log.setLevel(logging.CRITICAL)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from daemon.core import marker as markers
+from daemon.core import pin as pins
 from daemon.core.marker import Marker
 from daemon.core.pipeline import Batch, Pipeline
 from daemon.core.records import InputRecord, Message, Record
@@ -83,6 +84,9 @@ def check(world: World) -> None:
         _demand(found == _expected(batches), f"{where}: other outcomes")
         marker, states = _stored(world, partition)
         _demand(states == _states(end, partition, marker.revision), f"{where}: other states in the end")
+        _demand(
+            world.pin is None or marker.revision == world.pin.bundle, f"{where}: not of the pinned bundle in the end"
+        )
 
 
 def _demand(condition: bool, otherwise: str) -> None:
@@ -163,6 +167,7 @@ def _stored(world: World, partition: int) -> tuple[Marker, dict[bytes, bytes]]:
     for record in world.log.read("state"):
         if record.partition == partition:
             newest[record.key or b""] = record.value
+    newest.pop(pins.KEY, None)
     marker = markers.decode(newest.pop(markers.KEY) or b"")
     return marker, {key: _timeless(key, value) for key, value in newest.items() if value is not None}
 

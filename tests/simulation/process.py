@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
+from random import Random
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 
 from daemon.checkpoints import Checkpoints
+from daemon.core.pin import Pin
 from daemon.core.records import InputRecord
-from daemon.errors import TransactionFailed
+from daemon.errors import BundleError, TransactionFailed
 from daemon.health import Health
 from daemon.metrics import Metrics
 from daemon.phases import Phase, Phases
+from daemon.pins import PinFollower
 from daemon.recovery import Recovery
 from daemon.resume import Terms
 from daemon.service import LoopOptions, Service
 from daemon.spread import PredictionSpread
+from daemon.switching import Model, Stage, Switching
 from daemon.transport.memory import MemoryReader, MemorySink, MemorySource
 from daemon.transport.memory_group import Membership
 from daemon.transport.memory_log import MemoryLog
@@ -27,6 +33,7 @@ from tests.property.logs import SPEC
 from tests.simulation.market import pipeline
 
 GROUP = "desk"
+Value = TypeVar("Value")
 #: Every look at the clock moves it, so that a slice of recovery ends in the middle of the path.
 LOOK_SECONDS = 0.01
 
@@ -108,8 +115,31 @@ class CountingReader(MemoryReader):
         return records, next_offset
 
 
+class Later(Future[Value]):
+    """A call off the loop that is made when somebody looks for its result, and as likely as not a look later."""
+
+    def __init__(self, call: Callable[[], Value], random: Random) -> None:
+        super().__init__()
+        self._call = call
+        self._random = random
+
+    def done(self) -> bool:
+        if not super().done() and self._random.random() < 0.5:
+            try:
+                self.set_result(self._call())
+            except Exception as error:
+                self.set_exception(error)
+        return super().done()
+
+
 class Process:
-    """Source, sink, reader, pipeline and loop under an instance id."""
+    """Source, sink, reader, pipeline and loop under an instance id.
+
+    Parameters
+    ----------
+    pin : the one in force; None where the model never changes
+    lacks : bundles that this machine does not have, now
+    """
 
     def __init__(
         self,
@@ -119,30 +149,75 @@ class Process:
         revision: str,
         settings: Settings,
         happened: Counter[str],
+        *,
+        follower: PinFollower | None = None,
+        lacks: Callable[[str], bool] = lambda revision: False,
+        random: Random | None = None,
     ) -> None:
         self.instance_id = instance_id
-        self.revision = revision
-        self.pipeline = pipeline(revision, settings.instruments_max)
+        made = pipeline(revision, settings.instruments_max)
+        self._happened = happened
+        self._lacks = lacks
+        self._settings = settings
         self._group = log.group(GROUP)
         self.source = CountingSource(log, group_id=GROUP, instance_id=instance_id)
         self.sink = CountingSink(log, group_id=GROUP, instance_id=instance_id)
         reader = CountingReader(log)
         self.source.happened = self.sink.happened = reader.happened = happened
         terms = Terms(GROUP, self.source.topic_id(), revision)
-        self.recovery = Recovery(self.source, reader, self.pipeline, terms, monotonic=clock.monotonic)
+        self.recovery = Recovery(self.source, reader, made, terms, monotonic=clock.monotonic)
         seconds, ticks = settings.checkpoint_seconds, settings.checkpoint_ticks
         self.source.phases = self.recovery.phases
+        self.switching: Switching | None = None
+        if follower is not None and random is not None:
+            self.switching = Switching(
+                revision,
+                follower.look,
+                self._load,
+                pin=follower.pin,
+                off_the_loop=lambda call: Later(call, random),
+                monotonic=clock.monotonic,
+            )
         self.service = Service(
             self.source,
             self.sink,
-            self.pipeline,
+            made,
             self.recovery,
-            Checkpoints(self.pipeline, seconds, ticks, clock.monotonic),
+            Checkpoints(made, seconds, ticks, clock.monotonic),
             _metrics(),
             Health(60, clock.monotonic),
             LoopOptions(settings.max_batch_ticks, dead_letter_ratio_max=1.0),
             clock,
+            self.switching,
         )
+
+    def turn(self) -> None:
+        """Let the loop turn, and count what becomes of models."""
+        switching = self.switching
+        if switching is None:
+            self.service.turn()
+            return
+        running, refused = switching.running, switching.refused_count
+        self.service.turn()
+        self._happened["switched"] += switching.running != running
+        self._happened["bundle refused"] += switching.refused_count - refused
+
+    def runs(self, pin: Pin | None) -> bool:
+        """Say whether what is pinned runs here."""
+        return self.switching is None or pin is None or self.switching.running == pin.bundle
+
+    @property
+    def phase(self) -> str:
+        """What a fault strikes at."""
+        if self.recovery.busy:
+            return "restoring"
+        return "switching" if self.switching is not None and self.switching.stage is Stage.WARMING else "running"
+
+    def _load(self, revision: str) -> Model:
+        if self._lacks(revision):
+            raise BundleError(f"there is no bundle {revision}")
+        spread = PredictionSpread(len(SPEC.outputs), 5)
+        return Model(revision, revision, pipeline(revision, self._settings.instruments_max), spread)
 
     @property
     def replaced(self) -> bool:
@@ -171,6 +246,9 @@ class SharedMetrics(Metrics):
     """The metrics of all processes: they are not looked at here, and cost more to make than all the rest."""
 
     def restoring(self, remaining_ticks: int, replayed_count: int) -> None:
+        """Do not follow a count that is of one process."""
+
+    def bundles_refused(self, count: int) -> None:
         """Do not follow a count that is of one process."""
 
 

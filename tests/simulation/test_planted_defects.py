@@ -5,22 +5,26 @@ Each is a small patch of one method of ours, and has to show within the given nu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from daemon import resume
 from daemon.checkpoints import Checkpoints
+from daemon.core.marker import Marker
 from daemon.core.pipeline import Batch, Pipeline
 from daemon.core.records import Message, Record
 from daemon.core.table import Partition
 from daemon.errors import TransactionFailed
+from daemon.restore import Restore
 from daemon.resume import Found, Plan, Terms
 from daemon.service import Service
 from daemon.transport.memory import MemoryReader, MemorySource
 from daemon.transport.memory_group import MemoryGroup
 from daemon.transport.port import Polled, Readable
+from daemon.warming import Warming
 from tests.simulation.oracle import Disturbed, prove
 from tests.simulation.world import NotAtRest
 
@@ -65,7 +69,7 @@ def publish_during_catch_up(patch: Patch) -> None:
         plan = resume.decide(found, terms)
         return replace(plan, start=plan.replay_from)
 
-    patch.setattr("daemon.recovery.decide", answer)
+    patch.setattr("daemon.restore.decide", answer)
 
 
 def write_on_revoke(patch: Patch) -> None:
@@ -106,9 +110,10 @@ def evict_at_the_end_of_the_batch(patch: Patch) -> None:
         evict(self)
         return batch
 
-    def replay_then_evict(self: Pipeline, records: Iterable[Record]) -> None:
-        replay(self, records)
+    def replay_then_evict(self: Pipeline, records: Iterable[Record]) -> int:
+        accepted_count = replay(self, records)
         evict(self)
+        return accepted_count
 
     patch.setattr(Partition, "touch", touch)
     patch.setattr(Pipeline, "advance", advance_then_evict)
@@ -148,6 +153,52 @@ def read_offsets_that_are_not_settled(patch: Patch) -> None:
     patch.setattr(MemorySource, "committed", committed)
 
 
+def switch_without_a_checkpoint(patch: Patch) -> None:
+    """A model takes over, and the state topic does not hear of it until its next checkpoint is due."""
+    take_over = Service._take_over
+
+    def take(self: Service, *arguments: Any) -> None:
+        with pytest.MonkeyPatch.context() as once:
+            once.setattr(self, "_commit", lambda *_: True)
+            take_over(self, *arguments)
+
+    patch.setattr(Service, "_take_over", take)
+
+
+def switch_a_tick_early(patch: Patch) -> None:
+    """A model takes over before the last tick has been replayed."""
+    replay_piece = Restore.replay_piece
+
+    def hasty(self: Restore, partition: int, offset: int, stop: int) -> int:
+        replay_piece(self, partition, offset, stop - 1)
+        return stop
+
+    work = Warming.work
+
+    def work_hastily(self: Warming, seconds: float, positions: Mapping[int, int]) -> bool:
+        with pytest.MonkeyPatch.context() as once:
+            once.setattr(Restore, "replay_piece", hasty)
+            return work(self, seconds, positions)
+
+    patch.setattr(Warming, "work", work_hastily)
+
+
+def forget_what_is_answered_during_a_warm_up(patch: Patch) -> None:
+    """Partitions that were level once do not stay so."""
+    patch.setattr(Warming, "committed", lambda self, records, state: None)
+
+
+def tell_nobody_of_a_switch(patch: Patch) -> None:
+    """The first forecasts of a model that took over do not say so."""
+    finish = Warming.finish
+
+    def silent(self: Warming) -> dict[int, Marker]:
+        patch.setattr(self.restore.pipeline, "warmed_up", lambda *_: None)
+        return finish(self)
+
+    patch.setattr(Warming, "finish", silent)
+
+
 def commit_under_the_bare_group_id(patch: Patch) -> None:
     """Offsets are sent without member and generation, so that the group fences nobody."""
     patch.setattr(MemoryGroup, "check", lambda self, membership: None)
@@ -166,6 +217,10 @@ DEFECTS: dict[Callable[[Patch], None], int] = {
     restore_to_the_last_stable_offset: 400,
     read_offsets_that_are_not_settled: 100,
     commit_under_the_bare_group_id: 200,
+    switch_without_a_checkpoint: 20,
+    switch_a_tick_early: 20,
+    forget_what_is_answered_during_a_warm_up: 100,
+    tell_nobody_of_a_switch: 20,
 }
 
 

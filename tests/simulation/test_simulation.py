@@ -26,6 +26,7 @@ EVENTS = (
     *("transaction failed", "checkpoint alone", "checkpoint with ticks", "tombstone"),
     *("state read again", "ticks read again", "assigned", "revoked", "lost", "paused"),
     *("revoked in the middle of a restore", "lost in the middle of a restore"),
+    *("promoted", "switched", "not ready for lack of a bundle"),
 )
 
 

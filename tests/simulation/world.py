@@ -11,9 +11,13 @@ from collections.abc import Callable
 from random import Random
 
 from daemon.core import marker as markers
+from daemon.core import pin as pins
+from daemon.core.pin import Pin
 from daemon.core.records import Message
 from daemon.errors import BrokerUnavailable, Fenced, TopicError
+from daemon.pins import PinFollower
 from daemon.transport.connection import transactional_id
+from daemon.transport.memory import MemoryReader
 from daemon.transport.memory_log import MemoryLog, Point
 from daemon.transport.memory_partition import Topic, Transaction
 from tests.simulation import faults
@@ -22,6 +26,8 @@ from tests.simulation.process import GROUP, Clock, Crash, Process, Settings
 
 #: Processes that may run at the same time, twins not counted.
 INSTANCES = ("0", "1", "2")
+#: Under which name operators pin bundles.
+OPERATOR = "operator"
 #: Rounds in which all processes turn before a world without faults must be at rest.
 PATIENCE_ROUNDS = 200
 
@@ -69,6 +75,13 @@ class World:
         #: How often a fault strikes at a point.
         self._rate = random.choice((0.0, 0.01, 0.03, 0.08))
         self._revises = random.random() < 0.25
+        #: Another stream, so that what a seed draws is what it drew before there were pins.
+        self._pins = Random(f"pins of {seed}")
+        self._promotes = not self._revises and self._pins.random() < 0.4
+        #: The pin in force; None before the first.
+        self.pin: Pin | None = None
+        #: Instances whose machines lack a bundle: (instance, bundle).
+        self._lacking: set[tuple[str, str]] = set()
         self._instances = INSTANCES[: random.randint(1, 3)]
         self._revision = REVISIONS[0]
         self.processes: list[Process] = []
@@ -95,6 +108,7 @@ class World:
             self._pass_time: 3,
             self._revise: 1.5 if self._revises else 0,
             self._retain: 1,
+            self._promote: 2.5 if self._promotes else 0,
         }
 
     def run(self) -> None:
@@ -129,8 +143,29 @@ class World:
 
     def start(self, instance_id: str) -> None:
         """Start a process."""
+        revision, follower = self._revision, None
+        if self._promotes:
+            follower = PinFollower(MemoryReader(self.log), GROUP)
+            try:
+                pin = follower.look()
+            except BrokerUnavailable:
+                return
+            revision = self._revision if pin is None else pin.bundle
+            if (instance_id, revision) in self._lacking:
+                self.happened["not ready for lack of a bundle"] += 1
+                return
         self.happened["started"] += 1
-        process = Process(self.log, self.clock, instance_id, self._revision, self.settings, self.happened)
+        process = Process(
+            self.log,
+            self.clock,
+            instance_id,
+            revision,
+            self.settings,
+            self.happened,
+            follower=follower,
+            lacks=lambda wanted: (instance_id, wanted) in self._lacking,
+            random=self._pins,
+        )
         self.processes.append(process)
         self._attempt(process, process.open)
 
@@ -159,7 +194,7 @@ class World:
         if not self._acting or self.random.random() >= self._rate:
             return
         fault = self.random.choices(*faults.BY_POINT[point])[0]
-        phase = "restoring" if self.acting.recovery.busy else "running"
+        phase = self.acting.phase
         self.happened[f"{fault.__name__} at {point}"] += 1
         self.happened[f"{fault.__name__} while {phase}"] += 1
         fault(self)
@@ -178,7 +213,7 @@ class World:
             self._start()
 
     def _turn_of(self, process: Process) -> None:
-        self._attempt(process, process.service.turn)
+        self._attempt(process, process.turn)
 
     def _attempt(self, process: Process, call: Callable[[], None]) -> None:
         """Let a process do something that can be its end."""
@@ -261,6 +296,23 @@ class World:
         if self.random.random() < 0.5:
             self.processes.clear()
 
+    def _promote(self) -> None:
+        """Pin a bundle as the tool does; machines get or lose some."""
+        if self.log.away:
+            return
+        before = self.pin
+        bundle = self._pins.choice(REVISIONS)
+        number, previous = (1, "") if before is None else (before.number + 1, before.bundle)
+        pin = Pin(GROUP, bundle, previous, number, "then")
+        claim = self.log.claim(transactional_id(GROUP, OPERATOR))
+        self.log.begin(claim)
+        self.log.append(claim, "state", Message(pins.PARTITION, pins.KEY, pins.encode(pin)))
+        committed = self._pins.random() < 0.9
+        self.log.end(claim, committed=committed)
+        self.pin = pin if committed else before
+        self._lacking = {(name, bundle) for name in self._instances if self._pins.random() < 0.2}
+        self.happened["promoted" if committed else "a promotion failed"] += 1
+
     def _retain(self) -> None:
         """Let retention take ticks that are in the newest checkpoint, as slowly as it does: nobody is reading them."""
         partition = self.random.randrange(PARTITIONS)
@@ -274,6 +326,7 @@ class World:
 
     def _come_to_rest(self) -> None:
         self._rate, self.log.away, self.log.late_markers = 0.0, False, False
+        self._lacking.clear()
         if not self.processes:
             self._start()
         for _ in range(PATIENCE_ROUNDS):
@@ -292,7 +345,9 @@ class World:
     def _rests(self) -> bool:
         owned = sorted(p for process in self.processes for p in process.source.assignment())
         shared = owned == list(range(PARTITIONS)) and self.log.group(GROUP).settled
-        return shared and not self._restoring and not self._open_work()
+        return (
+            shared and not self._restoring and not self._open_work() and all(p.runs(self.pin) for p in self.processes)
+        )
 
     def _open_work(self) -> dict[int, tuple[int | None, int]]:
         """Return committed offset and goal of the partitions that are not done."""

@@ -18,7 +18,8 @@ from daemon.core.records import Message
 from daemon.core.snapshot import encode, encode_reset
 from daemon.errors import BrokerUnavailable, TopicError
 from daemon.phases import Phase
-from daemon.recovery import READ_RECORDS, Recovered, Recovery
+from daemon.recovery import Recovered, Recovery
+from daemon.restore import READ_RECORDS
 from daemon.resume import Terms
 from daemon.transport.memory import MemoryReader, MemorySource
 from daemon.transport.memory_log import Claim, MemoryLog, Point

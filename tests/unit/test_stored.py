@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from daemon.core import marker as markers
+from daemon.core import pin as pins
 from daemon.core.instrument import Instrument
 from daemon.core.marker import Marker, MarkerError
+from daemon.core.pin import Pin
 from daemon.core.records import InputRecord
 from daemon.core.snapshot import Snapshot, SnapshotError, encode, encode_reset
 from daemon.stored import Stored, blank, is_instrument
@@ -54,6 +58,17 @@ def test_a_tombstone_deletes_until_the_key_is_written_again() -> None:
     found = only(stored(*pairs, (b"A", snapshot(step=2))))
     assert isinstance(found, Snapshot)
     assert found.instrument.step == 2
+
+
+def test_a_pin_is_no_state_and_the_newest_of_those_written_and_repeated_counts() -> None:
+    one, two = (Pin("desk", name, "", number, "") for number, name in enumerate(("one", "two"), 1))
+    repeats = (markers.KEY, markers.encode(replace(MARKER, pin=two)))
+    assert stored((pins.KEY, pins.encode(one))).pin() == one
+    assert not stored((pins.KEY, pins.encode(one))).unmarked
+    assert stored(repeats).pin() == two
+    found = stored((pins.KEY, pins.encode(one)), repeats)
+    assert (found.pin(), found.values) == (two, {})
+    assert stored((pins.KEY, b"no pin"), (markers.KEY, b"no marker")).pin() is None
 
 
 def test_the_marker_is_the_newest_one_and_no_instrument() -> None:

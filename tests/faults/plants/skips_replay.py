@@ -9,14 +9,14 @@ import sys
 from collections.abc import Iterator
 
 from daemon.cli.main import main
-from daemon.recovery import Recovery
+from daemon.restore import Restore
 
 
-def skipped(self: Recovery, partition: int, plan: object) -> Iterator[bool]:
+def skipped(self: Restore, partition: int, plan: object) -> Iterator[bool]:
     """Arrive without having walked."""
     return iter(())
 
 
-Recovery._replayed = skipped  # type: ignore[assignment, method-assign]
+Restore.replayed = skipped  # type: ignore[assignment, method-assign]
 sys.argv = ["tickcast", *sys.argv[1:]]
 main()

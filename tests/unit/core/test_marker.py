@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from daemon.core.marker import FORMAT, KEY, Marker, MarkerError, decode, encode
+from daemon.core.pin import Pin
 from daemon.stored import is_instrument
 from schemas import ResetCause
 
@@ -35,6 +37,20 @@ def test_a_marker_comes_back_as_it_was(group_id: str, offset: int, origin: Reset
 def test_format_1_is_readable_json_and_is_read_for_ever() -> None:
     assert json.loads(encode(MARKER)) == CONTENT
     assert decode(json.dumps(CONTENT, indent=2).encode()) == MARKER
+
+
+def test_a_marker_repeats_the_pin_and_names_the_model_where_they_are_known() -> None:
+    pin = Pin("desk", "aaaa", "", 1, "2026-11-21T20:00:00Z")
+    signed = replace(MARKER, model="bbbb", pin=pin)
+    found = decode(encode(signed))
+    assert (found.model, found.pin) == ("bbbb", pin)
+    assert found == MARKER, "what its writer knew is no part of where the states stand"
+
+
+@pytest.mark.parametrize("wrong", [{"pin": None}, {"pin": {"bundle": "aaaa"}}, {"pin": 1}, {"model": None}])
+def test_a_wrong_pin_or_model_is_no_marker(wrong: dict[str, Any]) -> None:
+    with pytest.raises(MarkerError):
+        decode(json.dumps(CONTENT | wrong).encode())
 
 
 def test_no_instrument_has_the_markers_key() -> None:
