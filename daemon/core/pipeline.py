@@ -2,6 +2,7 @@
 
     decode -> order -> session -> features      tick by tick, `intake`
     -> waves -> step                            the whole batch at once, `runner`
+    -> scores                                   tick by tick, `scores`
     -> forecast -> messages                     the whole batch at once, `forecast`
 
 Invariants
@@ -21,12 +22,13 @@ import numpy as np
 
 from daemon.core.canary import Canary, Probe
 from daemon.core.features import FeatureTable
-from daemon.core.forecast import Forecaster, Levels
+from daemon.core.forecast import Forecaster
 from daemon.core.instrument import Instrument
 from daemon.core.intake import Intake, OrderLimits, Row
 from daemon.core.letters import dead_letter
 from daemon.core.records import Message, Record
-from daemon.core.runner import Runner
+from daemon.core.runner import Ran, Runner
+from daemon.core.scores import Scored
 from daemon.core.sessions import Rules
 from daemon.core.snapshot import Snapshot, encode
 from daemon.core.spec import ModelSpec
@@ -63,6 +65,8 @@ class Batch:
     reasons: Counter[Reason] = field(default_factory=Counter)
     resets: Counter[ResetCause] = field(default_factory=Counter)
     evicted_count: int = 0
+    #: Earlier forecasts whose truth came in this batch, in log order.
+    scored: list[Scored] = field(default_factory=list)
     #: A run of the canary that ended in this batch.
     probe: Probe | None = None
 
@@ -306,21 +310,18 @@ class Pipeline:
             place = self._canary.place(len(rows))
             rows.insert(place, self._canary.next_row())
             records.insert(place, None)
-        outputs, levels, broken = self._runner.run(rows)
+        ran = self._runner.run(rows)
         if self._canary is not None:
-            batch.probe = self._canary.observe(outputs[place])
-        written = self._write(batch, records, rows, levels, broken)
-        batch.outputs = outputs[written]
+            batch.probe = self._canary.observe(ran.outputs[place])
+        written = self._write(batch, records, rows, ran)
+        batch.outputs = ran.outputs[written]
+        batch.scored = [scored for scored in ran.scored if records[scored.row] is not None]
 
-    def _write(
-        self, batch: Batch, records: list[Record | None], rows: list[Row], levels: Levels, broken: set[int]
-    ) -> list[int]:
+    def _write(self, batch: Batch, records: list[Record | None], rows: list[Row], ran: Ran) -> list[int]:
         """Write the outcome of each accepted tick, in log order; return the rows that became forecasts."""
-        mean = levels.mean.tolist()
-        unknown = [None] * len(mean)
-        lower = unknown if levels.lower is None else levels.lower.tolist()
-        upper = unknown if levels.upper is None else levels.upper.tolist()
-        variance = unknown if levels.variance is None else levels.variance.tolist()
+        levels, broken = ran.levels, ran.broken
+        mean, known = levels.mean.tolist(), levels.known.tolist()
+        lower, upper, variance = levels.lower.tolist(), levels.upper.tolist(), levels.variance.tolist()
         horizons, model, warmup_ticks = self._spec.horizons, self._spec.model_id, self._options.warmup_ticks
         written = []
         for index, (record, row) in enumerate(zip(records, rows, strict=True)):
@@ -342,9 +343,9 @@ class Pipeline:
                 "price": row.price,
                 "horizons": horizons,
                 "mean": mean[index],
-                "lower": lower[index],
-                "upper": upper[index],
-                "variance": variance[index],
+                "lower": lower[index] if known[index] else None,
+                "upper": upper[index] if known[index] else None,
+                "variance": variance[index] if known[index] else None,
                 "model": model,
                 "schema_version": SCHEMA_VERSION,
             }
