@@ -1,4 +1,4 @@
-"""What scoring and intervals cost: the pipeline with them against the same pipeline without, turn by turn in one process.
+"""What scoring and intervals cost: the pipeline with them against the same without, turn by turn in one process.
 
     python -m bench.scoring [--ticks FILE] [--count N] [--rounds R]
 
@@ -38,8 +38,10 @@ class Fixed(Scorer):
     """Gives every row the corrections that an instrument starts with."""
 
     def run(self, rows: Sequence[Any], outlook: Outlook, broken: Any) -> tuple[Levels, list[Any]]:
-        corrections = np.array(self._corrections(self.start().tracks)).reshape(1, -1, 4)
-        return self._forecaster.levels(outlook, np.repeat(corrections, len(rows), axis=0)), []
+        scores = self.start()
+        self._look(scores)
+        corrections = np.repeat(np.array([scores.corrections]), len(rows), axis=0)
+        return self._forecaster.levels(outlook, corrections), []
 
 
 class Without(Scorer):

@@ -129,7 +129,7 @@ class Forecaster:
 
         Parameters
         ----------
-        corrections : float64 array, shape (rows, horizons, 4): what `Correction` holds, as in force at each row
+        corrections : float64 array, shape (rows, horizons, 4): the `Correction` in force at each row
         """
         low, high, mean_square, holds_price = np.moveaxis(corrections, 2, 0)
         known: Bools = np.isfinite(low).all(axis=1)

@@ -1,11 +1,11 @@
 """Intervals that follow the outcomes: one track per instrument and horizon, corrected whenever a truth comes in.
 
 The interval of a forecast runs from ``value - low * s`` to ``value + high * s``. The scale s of errors is what the
-model says of them (a `log_variance` column, or the unit of its output) times the running root mean square of errors
-in that unit. Two trackers, one a side, move `low` and `high` by what was missed (quantile tracking of Angelopoulos et al.,
+model says of them (a `log_variance` column, or the unit of its output) times the running root mean square of errors in
+that unit. Two trackers, one a side, move `low` and `high` by what was missed (quantile tracking of Angelopoulos et al.,
 2023): a miss widens its side by much, a hit narrows it by little, so that either side misses (1 - coverage) / 2 of the
 outcomes in the long run, whatever their distribution and however it drifts. An integrator adds a correction that grows
-without bound as the misses of the last thousands of ticks leave what was asked for.
+the faster, the further the misses of the last hundreds of outcomes leave what was asked for.
 
 Where a model has quantile columns, the ends are reckoned from those instead of the mean (conformalised quantile
 regression, Romano et al., 2019); the same trackers then correct the model's own quantiles.
@@ -28,9 +28,8 @@ Angelopoulos, Candes, Tibshirani (2023), Conformal PID control for time series p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import pi, sqrt, tan
+from math import sqrt
 from statistics import NormalDist
-from typing import NamedTuple
 
 import numpy as np
 
@@ -46,24 +45,23 @@ HASTE = 8.0
 HASTE_OUTCOMES = 20.0
 #: Weight of the newest outcome in the running mean square and zero-move share; more while there are few.
 WEIGHT = 0.005
+WEIGHT_OUTCOMES = 1 / WEIGHT
 #: Outcomes that a bundle's own figures count for.
 PRIOR_OUTCOMES = 4.0
 #: Outcomes before a model that says nothing of its errors has a variance and an interval.
 FEWEST = 32.0
 #: No outcome counts for more than so many scales: one false price must not blow up the interval.
-OUTLIER = 30.0
+OUTLIER_SQUARE = 30.0 * 30.0
 #: A price at rest must not drive the mean square to 0.
 MEAN_SQUARE_MIN = 1e-24
-#: The integrator: its memory in outcomes, its gain in scales, and the excess share of misses at which it has no bound.
+#: The integrator: its memory in outcomes; the debt of misses at which its correction in scales, ``GAIN * debt / (limit -
+#: |debt|)``, would have no bound (an excess of 5 % over the whole memory); and where the debt ends, at 7 scales.
 MEMORY_OUTCOMES = 500.0
-GAIN = 0.2
-SATURATION = 0.05
-#: Share of that excess at which the tangent is cut off, at some 2.5 scales.
-SATURATED = 0.95
+DEBT_LIMIT = 25.0
+DEBT_MAX = 24.0
+GAIN = 0.3
 #: A coverage of 0.9 asks for level 0.04999999999999999, which a bundle knows as 0.05.
 LEVEL_TOLERANCE = 1e-9
-#: What an unknown interval holds: everything.
-EVERYTHING = float("inf")
 
 
 @dataclass(slots=True)
@@ -84,15 +82,10 @@ class Track:
     count: float
 
 
-class Correction(NamedTuple):
-    """What a track makes of a forecast: its ends are ``value + low * unit`` and ``value + high * unit``."""
-
-    #: -inf and inf where the interval is not known yet.
-    low: float
-    high: float
-    mean_square: float
-    #: True where the interval has to hold the present price.
-    holds_price: bool
+#: What a track makes of a forecast: `low` and `high`, with the ends ``value + low * unit`` and ``value + high * unit``;
+#: the mean square, with the variance ``mean_square * unit * unit``; and 1 where the interval has to hold the present
+#: price, else 0.
+Correction = tuple[float, float, float, float]
 
 
 class Tracker:
@@ -127,49 +120,52 @@ class Tracker:
         """Return the track of an instrument of which nothing is scored yet."""
         return Track(*self._start)
 
+    def knows(self, track: Track) -> bool:
+        """Say whether the track knows its errors well enough for an interval."""
+        return self._known or track.count >= FEWEST
+
     def correction(self, track: Track) -> Correction:
         """Return what the track makes of the next forecasts, until it moves."""
-        if not self._known and track.count < FEWEST:
-            return Correction(-EVERYTHING, EVERYTHING, track.mean_square, False)
         scale = sqrt(track.mean_square)
-        return Correction(
-            -(track.low + _integrated(track.low_debt)) * scale,
-            (track.high + _integrated(track.high_debt)) * scale,
-            track.mean_square,
-            track.still > self._coverage,
-        )
+        low = track.low + track.low_debt * GAIN / (DEBT_LIMIT - abs(track.low_debt))
+        high = track.high + track.high_debt * GAIN / (DEBT_LIMIT - abs(track.high_debt))
+        return -low * scale, high * scale, track.mean_square, 1.0 if track.still > self._coverage else 0.0
 
-    def learn(self, track: Track, square: float, *, still: bool, missed: tuple[bool, bool] | None) -> None:
-        """Move a track by one outcome.
+    def learn(self, track: Track, error: float, still: bool, judged: bool, below: bool, above: bool) -> Correction:
+        """Move a track by one outcome, and return what it makes of the next forecasts.
 
         Parameters
         ----------
-        square : the squared error, in the unit that the model gives it
+        error : in the unit that the model gives it
         still : the price had not moved
-        missed : below the issued interval, above it; None where none was known
+        judged : an interval had been issued
+        below, above : the outcome missed it
         """
-        count = track.count + 1.0
+        # In the hot path, at every second tick: `min`, `max` and helpers were measured, half of all this.
+        square = error * error
+        track.count = count = track.count + 1.0
         mean_square = track.mean_square
-        if count > PRIOR_OUTCOMES and (self._known or count > FEWEST):
-            square = min(square, OUTLIER * OUTLIER * mean_square)
-        weight = max(1.0 / count, WEIGHT)
-        track.count = count
-        track.mean_square = max(mean_square + weight * (square - mean_square), MEAN_SQUARE_MIN)
+        if square > OUTLIER_SQUARE * mean_square and (self._known or count > FEWEST):
+            square = OUTLIER_SQUARE * mean_square
+        if count < WEIGHT_OUTCOMES:
+            weight, step = 1.0 / count, STEP + STEP * HASTE / (1.0 + count / HASTE_OUTCOMES)
+        else:
+            weight, step = WEIGHT, STEP
+        mean_square += weight * (square - mean_square)
+        track.mean_square = mean_square if mean_square > MEAN_SQUARE_MIN else MEAN_SQUARE_MIN
         track.still += weight * (still - track.still)
-        if missed is None:
-            return
-        step = STEP * (1.0 + HASTE / (1.0 + count / HASTE_OUTCOMES))
-        below, above = missed[0] - self._allowed, missed[1] - self._allowed
-        track.low += step * below
-        track.high += step * above
-        track.low_debt += below - track.low_debt / MEMORY_OUTCOMES
-        track.high_debt += above - track.high_debt / MEMORY_OUTCOMES
-
-
-def _integrated(debt: float) -> float:
-    """Return the integrator's correction, in scales: a tangent of the excess share of misses, saturating."""
-    excess = debt / (MEMORY_OUTCOMES * SATURATION)
-    return GAIN * tan(min(max(excess, -SATURATED), SATURATED) * (pi / 2))
+        if judged:
+            miss = below - self._allowed
+            track.low += step * miss
+            debt = track.low_debt
+            debt += miss - debt / MEMORY_OUTCOMES
+            track.low_debt = debt if debt < DEBT_MAX else DEBT_MAX
+            miss = above - self._allowed
+            track.high += step * miss
+            debt = track.high_debt
+            debt += miss - debt / MEMORY_OUTCOMES
+            track.high_debt = debt if debt < DEBT_MAX else DEBT_MAX
+        return self.correction(track)
 
 
 def _tails(output: Output, allowed: float) -> tuple[float, float] | None:

@@ -120,8 +120,10 @@ class Pipeline:
 
     def fits(self, snapshot: Snapshot) -> bool:
         """Say whether a snapshot has the shape of our states; resets have none."""
+        scores = snapshot.instrument.scores
         shape = (len(snapshot.instrument.cells), snapshot.state.nbytes)
-        return snapshot.is_reset or shape == (len(self._features.start), self._table.row_bytes)
+        scored = scores is None or len(scores.tracks) == len(self._spec.horizons)
+        return snapshot.is_reset or (scored and shape == (len(self._features.start), self._table.row_bytes))
 
     def put_back(self, partition: int, snapshots: Sequence[Snapshot]) -> None:
         """Take instruments from their snapshots, in any order and any number of calls; `settle` ends them."""
@@ -315,7 +317,7 @@ class Pipeline:
             batch.probe = self._canary.observe(ran.outputs[place])
         written = self._write(batch, records, rows, ran)
         batch.outputs = ran.outputs[written]
-        batch.scored = [scored for scored in ran.scored if records[scored.row] is not None]
+        batch.scored = [scored for scored in ran.scored if records[scored[0]] is not None]
 
     def _write(self, batch: Batch, records: list[Record | None], rows: list[Row], ran: Ran) -> list[int]:
         """Write the outcome of each accepted tick, in log order; return the rows that became forecasts."""

@@ -8,55 +8,61 @@ by row in log order, and writes down for each row the corrections that were in f
 for the whole batch at once (`forecast`). A reset drops what is pending: a truth beyond it would be that of another
 session. Tracks stay.
 
-Which ticks are sampled: for horizon h those whose truth falls on a multiple of the horizon's stride, a power of two,
-so that the truths of all horizons come together and most ticks cost nothing. The stride is large enough that no horizon
-has more than `PENDING_MAX` forecasts waiting.
+Which ticks are sampled: for horizon h those whose truth falls on a multiple of the horizon's stride, a power of two, so
+that the truths of all horizons come together and most ticks cost nothing. The stride is large enough that no horizon
+has more than `PENDING_MAX` forecasts waiting; that of short horizons is smaller while their tracks are new.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from math import log
+from math import inf, log
 from typing import NamedTuple
 
 import numpy as np
 
 from daemon.core.forecast import Forecaster, Levels, Outlook
 from daemon.core.intake import Row
-from daemon.core.intervals import EVERYTHING, Track, Tracker
+from daemon.core.intervals import Correction, Track, Tracker
 
-#: Forecasts of one horizon that wait for their truth, at most; with 88 bytes each they are most of a snapshot beside
+#: Forecasts of one horizon that wait for their truth, at most; with 80 bytes each they are most of a snapshot beside
 #: the state. Twice as many tell little more, for neighbouring forecasts share most of their truth.
 PENDING_MAX = 8
-#: Between two sampled forecasts of a short horizon. With 8, quiet instruments (5,000 ticks) missed 8 % on a side before
-#: their tracks had found their place; 2 gained nothing.
-STRIDE_MIN = 4
+#: Between two sampled forecasts of a short horizon: while a track is new, and when it knows its place. With the second
+#: alone, quiet instruments (5,000 ticks) missed 8 % on a side in all; with the first alone, no less in the long run.
+STRIDE_NEW = 4
+STRIDE_MIN = 8
+#: Outcomes until a track counts as settled.
+NEW_OUTCOMES = 256.0
 #: Bounds the table of turns. Horizons of more than PENDING_MAX times as many ticks sample while there is room.
 STRIDE_MAX = 4096
 
 
-@dataclass(slots=True)
-class Pending:
-    """A forecast that waits for its truth: prices, and `value`, `low` and `high` in what the output's kind says."""
+class Pending(NamedTuple):
+    """A forecast that waits for its truth. Plain numbers.
+
+    `value`, `low` and `high` are on the scale of the output's kind: the logarithm of the price, or the price itself.
+    """
 
     #: Step of the tick that is the truth.
     due: int
-    #: Offset and event time of the tick that was forecast from.
+    #: Offset and event time of the tick that was forecast from, and its price.
     offset: int
     ts: int
     price: float
-    #: As published; the ends are infinite where the interval was not known.
+    #: As published.
     mean: float
-    lower: float
-    upper: float
     value: float
     #: Unit of errors.
     unit: float
-    #: The ends that are judged, before they were widened to hold mean and price.
+    #: The ends that are judged; infinite where no interval was known.
     low: float
     high: float
+    #: 1 where the published interval was widened to hold the price, else 0.
+    holds_price: float
 
 
 @dataclass(slots=True)
@@ -65,31 +71,24 @@ class Scores:
 
     tracks: list[Track]
     pending: list[deque[Pending]]
-    #: What the tracks make of forecasts: the four numbers of a `Correction` for each horizon; None once they moved.
-    corrections: tuple[float, ...] | None = field(default=None, compare=False)
-    #: Marks of the batch in work: its number, and the row of its table where `corrections` stands.
+    #: What the tracks make of forecasts; empty where nobody has looked yet.
+    corrections: list[Correction] = field(default_factory=list, compare=False)
+    #: True once every track knows its errors, and until the first has settled.
+    known: bool = field(default=False, compare=False)
+    new: bool = field(default=True, compare=False)
+    #: Marks of the batch in work: its number, and the row of its table that `corrections` stands in.
     batch: int = field(default=-1, compare=False)
     at: int = field(default=-1, compare=False)
 
     def drop(self) -> None:
-        """Give up what waits; its truth would lie behind a reset."""
+        """Give up what waits: its truth would lie behind a reset."""
         for waiting in self.pending:
             waiting.clear()
 
 
-class Scored(NamedTuple):
-    """A forecast and its outcome."""
-
-    #: Row of the batch that is the truth.
-    row: int
-    #: Which of the model's horizons.
-    column: int
-    forecast: Pending
-    outcome: float
-
-
-#: Row of the batch, column of the horizon, and the forecast sampled there.
-Sampled = tuple[int, int, Pending]
+#: A forecast and its outcome: the row of the batch that is the truth, the column of the horizon, the forecast, and the
+#: price that came.
+Scored = tuple[int, int, Pending, float]
 
 
 class Scorer:
@@ -102,8 +101,7 @@ class Scorer:
 
     def __init__(self, forecaster: Forecaster) -> None:
         self._forecaster = forecaster
-        self._horizons = [output.horizon for output in forecaster.outputs]
-        self._kinds = [output.kind for output in forecaster.outputs]
+        outputs = forecaster.outputs
         self._trackers = [
             Tracker(
                 output,
@@ -111,17 +109,22 @@ class Scorer:
                 quantiled=forecaster.quantiled[column],
                 coverage=forecaster.coverage,
             )
-            for column, output in enumerate(forecaster.outputs)
+            for column, output in enumerate(outputs)
         ]
-        strides = [stride(horizon) for horizon in self._horizons]
-        self._period_mask = max(strides) - 1
-        phases = range(max(strides))
-        #: By the step's phase: horizons whose truth may have come, and those to sample.
-        self._due = [tuple(c for c, s in enumerate(strides) if phase % s == 0) for phase in phases]
-        self._sampled = [
-            tuple(c for c, (h, s) in enumerate(zip(self._horizons, strides, strict=True)) if (phase + h) % s == 0)
-            for phase in phases
-        ]
+        #: Whether the truth is taken as a logarithm, and else what the present price counts for in it.
+        self._logs = [output.kind == "log_return" for output in outputs]
+        self._bases = [1.0 if output.kind == "difference" else 0.0 for output in outputs]
+        horizons = [output.horizon for output in outputs]
+        new, settled = ([stride(h, shortest) for h in horizons] for shortest in (STRIDE_NEW, STRIDE_MIN))
+        self._period_mask = max(settled) - 1
+        phases = range(max(settled))
+        #: By the phase of a step: columns whose truth may have come.
+        self._due = [tuple(column for column, s in enumerate(new) if phase % s == 0) for phase in phases]
+        #: By the phase of a step, for settled and for new tracks: columns to sample, with their horizons.
+        self._settled, self._new = (
+            [tuple((c, h) for c, h in enumerate(horizons) if (phase + h) % strides[c] == 0) for phase in phases]
+            for strides in (settled, new)
+        )
         self._batch = 0
 
     def start(self) -> Scores:
@@ -138,116 +141,103 @@ class Scorer:
         broken : rows that broke; they are neither truth nor forecast, and end what is pending
         """
         self._batch += 1
-        table: list[tuple[float, ...]] = []
+        batch, mask, due = self._batch, self._period_mask, self._due
+        logs, bases, new = self._logs, self._bases, tuple.__new__
+        #: The corrections in force, each once, and which of them each row has.
+        table, count = array("d"), 0
+        extend = table.extend
         places: list[int] = []
-        sampled: list[Sampled] = []
         scored: list[Scored] = []
-        said = Said(outlook)
+        mean, value, unit = outlook.mean.tolist(), outlook.value.tolist(), outlook.unit.tolist()
+        low = value if outlook.low is outlook.value else outlook.low.tolist()
+        high = value if outlook.high is outlook.value else outlook.high.tolist()
+        # A turn of this loop is a tick: it was measured, and its calls are those that a tick in four needs.
         for index, row in enumerate(rows):
-            instrument, step = row.instrument, row.step
-            scores = instrument.scores
+            scores = row.instrument.scores
             if scores is None:
-                scores = instrument.scores = self.start()
+                scores = row.instrument.scores = self.start()
+            step = row.step
             whole = not broken or index not in broken
             if row.reset is not None or not whole:
                 scores.drop()
-            phase = step & self._period_mask
-            if whole and self._due[phase]:
-                self._settle(scores, self._due[phase], step, row.price, index, scored)
-            if scores.batch != self._batch:
-                if scores.corrections is None:
-                    scores.corrections = self._corrections(scores.tracks)
-                scores.batch, scores.at = self._batch, len(table)
-                table.append(scores.corrections)
+            phase = step & mask
+            if due[phase] and whole:
+                self._settle(scores, due[phase], step, row.price, index, scored)
+            if scores.batch != batch:
+                if not scores.corrections:
+                    self._look(scores)
+                scores.batch, scores.at = batch, count
+                for correction in scores.corrections:
+                    extend(correction)
+                count += 1
             places.append(scores.at)
-            if whole and self._sampled[phase]:
-                self._sample(scores, self._sampled[phase], row, index, said, sampled)
-        levels = self._forecaster.levels(outlook, np.array(table).reshape(len(table), -1, 4)[places])
-        _complete(sampled, levels)
-        return levels, scored
+            sampled = (self._new if scores.new else self._settled)[phase]
+            if sampled and whole:
+                price, corrections, waiting = row.price, scores.corrections, scores.pending
+                offset, ts = row.offset, row.tick.ts
+                means, values, units, lows, highs = mean[index], value[index], unit[index], low[index], high[index]
+                log_price = log(price) if price > 0 else 0.0
+                for column, horizon in sampled:
+                    if len(waiting[column]) < PENDING_MAX:
+                        below, above, _, holds = corrections[column]
+                        each = units[column]
+                        base = log_price if logs[column] else bases[column] * price
+                        forecast = (
+                            step + horizon,
+                            offset,
+                            ts,
+                            price,
+                            means[column],
+                            base + values[column],
+                            each,
+                            base + (lows[column] + below * each),
+                            base + (highs[column] + above * each),
+                            holds,
+                        )
+                        waiting[column].append(new(Pending, forecast))
+        in_force = np.frombuffer(table).reshape(count, len(self._trackers), -1)[np.array(places, np.intp)]
+        return self._forecaster.levels(outlook, in_force), scored
 
     def _settle(
         self, scores: Scores, columns: Sequence[int], step: int, outcome: float, index: int, scored: list[Scored]
     ) -> None:
         """Score the forecasts whose truth this tick is, and move their tracks."""
+        settled = len(scored)
+        log_outcome = log(outcome) if outcome > 0 else 0.0
         for column in columns:
             waiting = scores.pending[column]
             if not waiting or waiting[0].due != step:
                 continue
             forecast = waiting.popleft()
-            truth = self._truth(column, forecast.price, outcome)
-            error = (truth - forecast.value) / forecast.unit
-            missed = None if forecast.low == -EVERYTHING else (truth < forecast.low, truth > forecast.high)
-            still = outcome == forecast.price
-            self._trackers[column].learn(scores.tracks[column], error * error, still=still, missed=missed)
-            scored.append(Scored(index, column, forecast, outcome))
-            scores.corrections, scores.batch = None, -1
-
-    def _truth(self, column: int, price: float, outcome: float) -> float:
-        """Return what became of a price, in what the output's kind says."""
-        kind = self._kinds[column]
-        if kind == "log_return":
-            return log(outcome) - log(price)  # their ratio could overflow
-        return outcome - price if kind == "difference" else outcome
-
-    def _sample(
-        self, scores: Scores, columns: Sequence[int], row: Row, index: int, said: Said, sampled: list[Sampled]
-    ) -> None:
-        """Let the forecasts of this tick wait for their truth."""
-        assert scores.corrections is not None
-        for column in columns:
-            waiting = scores.pending[column]
-            if len(waiting) == PENDING_MAX:
-                continue
-            low, high = scores.corrections[4 * column : 4 * column + 2]
-            unit = said.unit[index][column]
-            forecast = Pending(
-                row.step + self._horizons[column],
-                row.offset,
-                row.tick.ts,
-                row.price,
-                said.mean[index][column],
-                -EVERYTHING,
-                EVERYTHING,
-                said.value[index][column],
-                unit,
-                said.low[index][column] + low * unit,
-                said.high[index][column] + high * unit,
+            _, _, _, price, _, value, unit, low, high, _ = forecast
+            truth = log_outcome if self._logs[column] else outcome
+            scores.corrections[column] = self._trackers[column].learn(
+                scores.tracks[column],
+                (truth - value) / unit,
+                outcome == price,
+                low != -inf,
+                truth < low,
+                truth > high,
             )
-            waiting.append(forecast)
-            sampled.append((index, column, forecast))
+            scored.append((index, column, forecast, outcome))
+        if len(scored) > settled:
+            scores.batch = -1
+            if not scores.known or (scores.new and scores.tracks[0].count >= NEW_OUTCOMES):
+                self._look(scores)
 
-    def _corrections(self, tracks: Sequence[Track]) -> tuple[float, ...]:
-        pairs = zip(self._trackers, tracks, strict=True)
-        return tuple(number for tracker, track in pairs for number in tracker.correction(track))
-
-
-class Said:
-    """An outlook as lists, whose numbers are plain floats."""
-
-    __slots__ = ("high", "low", "mean", "unit", "value")
-
-    def __init__(self, outlook: Outlook) -> None:
-        self.mean, self.value, self.unit = outlook.mean.tolist(), outlook.value.tolist(), outlook.unit.tolist()
-        self.low = self.value if outlook.low is outlook.value else outlook.low.tolist()
-        self.high = self.value if outlook.high is outlook.value else outlook.high.tolist()
+    def _look(self, scores: Scores) -> None:
+        """Find what the tracks make of forecasts: no ends as long as one of them does not know its errors."""
+        pairs = list(zip(self._trackers, scores.tracks, strict=True))
+        scores.known = all(tracker.knows(track) for tracker, track in pairs)
+        scores.new = scores.tracks[0].count < NEW_OUTCOMES or not scores.known
+        scores.corrections = [tracker.correction(track) for tracker, track in pairs]
+        if not scores.known:
+            scores.corrections = [(-inf, inf, square, holds) for _, _, square, holds in scores.corrections]
 
 
-def _complete(sampled: Sequence[Sampled], levels: Levels) -> None:
-    """Write into the sampled forecasts the ends as they are published, which are computed for all rows at once."""
-    if not sampled:
-        return
-    rows, columns = [index for index, _, _ in sampled], [column for _, column, _ in sampled]
-    known, lower = levels.known[rows].tolist(), levels.lower[rows, columns].tolist()
-    upper = levels.upper[rows, columns].tolist()
-    for (_, _, forecast), is_known, low, high in zip(sampled, known, lower, upper, strict=True):
-        if is_known:
-            forecast.lower, forecast.upper = low, high
-
-
-def stride(horizon: int) -> int:
-    """Return how many ticks lie between two sampled forecasts of a horizon: a power of two."""
-    found = STRIDE_MIN
+def stride(horizon: int, shortest: int) -> int:
+    """Return how many ticks lie between two sampled forecasts of a horizon: a power of two, if `shortest` is one."""
+    found = shortest
     while found * PENDING_MAX < horizon and found < STRIDE_MAX:
         found *= 2
     return found
