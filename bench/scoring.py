@@ -39,7 +39,7 @@ class Fixed(Scorer):
 
     def run(self, rows: Sequence[Any], outlook: Outlook, broken: Any) -> tuple[Levels, list[Any]]:
         scores = self.start()
-        self._look(scores)
+        self.look(scores)
         corrections = np.repeat(np.array([scores.corrections]), len(rows), axis=0)
         return self._forecaster.levels(outlook, corrections), []
 

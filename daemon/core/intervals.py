@@ -54,8 +54,8 @@ FEWEST = 32.0
 OUTLIER_SQUARE = 30.0 * 30.0
 #: A price at rest must not drive the mean square to 0.
 MEAN_SQUARE_MIN = 1e-24
-#: The integrator: its memory in outcomes; the debt of misses at which its correction in scales, ``GAIN * debt / (limit -
-#: |debt|)``, would have no bound (an excess of 5 % over the whole memory); and where the debt ends, at 7 scales.
+#: The integrator: its memory in outcomes; its correction in scales, ``GAIN * debt / (limit - |debt|)``; the limit, an
+#: excess of 5 % of misses over the whole memory; and where the debt ends, at 7 scales.
 MEMORY_OUTCOMES = 500.0
 DEBT_LIMIT = 25.0
 DEBT_MAX = 24.0

@@ -76,8 +76,8 @@ class Scores:
     #: True once every track knows its errors, and until the first has settled.
     known: bool = field(default=False, compare=False)
     new: bool = field(default=True, compare=False)
-    #: Marks of the batch in work: its number, and the row of its table that `corrections` stands in.
-    batch: int = field(default=-1, compare=False)
+    #: Marks of the batch in work: its token, and the row of its table that `corrections` stands in.
+    batch: object = field(default=None, compare=False)
     at: int = field(default=-1, compare=False)
 
     def drop(self) -> None:
@@ -125,7 +125,6 @@ class Scorer:
             [tuple((c, h) for c, h in enumerate(horizons) if (phase + h) % strides[c] == 0) for phase in phases]
             for strides in (settled, new)
         )
-        self._batch = 0
 
     def start(self) -> Scores:
         """Return the scores of an instrument of which nothing is known yet."""
@@ -140,8 +139,7 @@ class Scorer:
         outlook : what the model says at them
         broken : rows that broke; they are neither truth nor forecast, and end what is pending
         """
-        self._batch += 1
-        batch, mask, due = self._batch, self._period_mask, self._due
+        batch, mask, due = object(), self._period_mask, self._due
         logs, bases, new = self._logs, self._bases, tuple.__new__
         #: The corrections in force, each once, and which of them each row has.
         table, count = array("d"), 0
@@ -163,9 +161,9 @@ class Scorer:
             phase = step & mask
             if due[phase] and whole:
                 self._settle(scores, due[phase], step, row.price, index, scored)
-            if scores.batch != batch:
+            if scores.batch is not batch:
                 if not scores.corrections:
-                    self._look(scores)
+                    self.look(scores)
                 scores.batch, scores.at = batch, count
                 for correction in scores.corrections:
                     extend(correction)
@@ -221,11 +219,11 @@ class Scorer:
             )
             scored.append((index, column, forecast, outcome))
         if len(scored) > settled:
-            scores.batch = -1
+            scores.batch = None
             if not scores.known or (scores.new and scores.tracks[0].count >= NEW_OUTCOMES):
-                self._look(scores)
+                self.look(scores)
 
-    def _look(self, scores: Scores) -> None:
+    def look(self, scores: Scores) -> None:
         """Find what the tracks make of forecasts: no ends as long as one of them does not know its errors."""
         pairs = list(zip(self._trackers, scores.tracks, strict=True))
         scores.known = all(tracker.knows(track) for tracker, track in pairs)

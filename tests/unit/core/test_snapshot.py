@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections import deque
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
 import pytest
 
+from daemon.core.features import FeatureTable
+from daemon.core.forecast import Forecaster
 from daemon.core.instrument import NEVER, Instrument
+from daemon.core.intervals import Track
+from daemon.core.scores import PENDING_MAX, Pending, Scorer, Scores
 from daemon.core.snapshot import MAGIC, Snapshot, SnapshotError, decode, encode, encode_reset
+from daemon.core.spec import Column, Output
+from daemon.training.options import DEFAULT_COLUMNS
 from schemas import ResetCause
+from tests.ticks import model
 
 REVISION = "0123456789ab"
 I64_MIN, I64_MAX = -(2**63), 2**63 - 1
@@ -51,6 +60,33 @@ GOLDEN_CONTENT = bytes.fromhex(
     "0100c07f"  # state NaN with a payload
 )
 GOLDEN = b"TCS\x01" + bytes.fromhex("7d6d1188") + GOLDEN_CONTENT
+#: What format 2 adds.
+GOLDEN_SCORES = bytes.fromhex(
+    "0200"  # horizons
+    "0000"  # waiting at the first
+    "0100"  # waiting at the second
+    + (
+        track := "000000000000f83f"  # low 1.5
+        "000000000000e0bf"  # high -0.5
+        "000000000000d03f"  # low_debt 0.25
+        "00000000000000c0"  # high_debt -2.0
+        "0000000000001040"  # mean_square 4.0
+        "000000000000e83f"  # still 0.75
+        "0000000000002840"  # count 12.0
+    )
+    + track
+    + "3200000000000000"  # due 50
+    "6200000000000000"  # offset 98
+    "0160856dc88fa617"  # ts
+    "0000000000005940"  # price 100.0
+    "0000000000205940"  # mean 100.5
+    "0000000000001240"  # value 4.5
+    "0000000000000040"  # unit 2.0
+    "000000000000f0ff"  # low -inf
+    "000000000000f07f"  # high inf
+    "000000000000f03f"  # holds_price
+)
+GOLDEN_2 = b"TCS\x02" + struct.pack("<I", zlib.crc32(GOLDEN_CONTENT + GOLDEN_SCORES)) + GOLDEN_CONTENT + GOLDEN_SCORES
 
 
 def instrument(cells: tuple[float, ...] = (1e-8, -2.5), **facts: Any) -> Instrument:
@@ -64,8 +100,12 @@ def instrument(cells: tuple[float, ...] = (1e-8, -2.5), **facts: Any) -> Instrum
 
 def bits(snapshot: Snapshot) -> dict[str, Any]:
     """Return all that a snapshot says, floats by their bits, so that NaN equals itself and -0.0 is not 0.0."""
-    names = sorted(set(Instrument.__slots__) - {"slot", "batch", "chain", "cells"})
+    names = sorted(set(Instrument.__slots__) - {"slot", "batch", "chain", "cells", "scores"})
     facts = {name: _bits(getattr(snapshot.instrument, name)) for name in names}
+    scores = snapshot.instrument.scores
+    if scores is not None:
+        facts["tracks"] = [tuple(map(_bits, astuple(track))) for track in scores.tracks]
+        facts["waiting"] = [[tuple(map(_bits, each)) for each in waiting] for waiting in scores.pending]
     cells = struct.pack(f"<{len(snapshot.instrument.cells)}d", *snapshot.instrument.cells)
     state = (snapshot.state.dtype, snapshot.state.tobytes())
     return {**facts, "cells": cells, "state": state, "at": (snapshot.revision, snapshot.next_offset)}
@@ -87,6 +127,12 @@ def checksummed(content: bytes, version: int = 1) -> bytes:
     return struct.pack("<3sBI", MAGIC, version, zlib.crc32(content)) + content
 
 
+def golden_scores() -> Scores:
+    track = Track(1.5, -0.5, 0.25, -2.0, 4.0, 0.75, 12.0)
+    pending = Pending(50, 98, 1704207600000000001, 100.0, 100.5, 4.5, 2.0, float("-inf"), float("inf"), 1.0)
+    return Scores([track, track], [deque(), deque([pending])])
+
+
 def golden_instrument() -> Instrument:
     nan = struct.unpack("<d", bytes.fromhex("010000000000f87f"))[0]
     facts: dict[str, Any] = {"last_offset": 99, "reset_offset": 7, "step": 42, "seq": -2, "session": "é1"}
@@ -104,9 +150,36 @@ def test_format_1_is_read_for_ever() -> None:
     assert not found.is_reset
 
 
-def test_format_1_is_what_is_written() -> None:
+def test_format_2_is_read_for_ever_and_is_what_is_written() -> None:
     state = bytes.fromhex("0000803f 00000080 0100c07f")
-    assert encode(REVISION, 100, golden_instrument(), state).hex() == GOLDEN.hex()
+    expected = golden_instrument()
+    expected.scores = golden_scores()
+    found = decode("A", GOLDEN_2)
+    assert bits(found) == bits(Snapshot(REVISION, 100, expected, np.frombuffer(state, np.float32)))
+    assert encode(REVISION, 100, expected, state).hex() == GOLDEN_2.hex()
+
+
+def test_scores_are_kept_by_their_bits() -> None:
+    track = Track(float("nan"), -0.0, 5e-324, float("inf"), 1e-24, 0.5, 2.0**60)
+    pending = Pending(I64_MAX, I64_MIN, 0, 1.0, -0.0, 3.0, 5e-324, float("-inf"), float("inf"), 1.0)
+    for waiting in ([], [pending], [pending] * 8):
+        there_and_back(instrument(scores=Scores([track, track], [deque(waiting), deque()])))
+
+
+def test_scores_that_hold_nothing_yet_and_none_are_not_told_apart() -> None:
+    assert decode("A", encode(REVISION, 1, instrument(scores=Scores([], [])), b"")).instrument.scores is None
+
+
+def test_a_full_snapshot_of_the_default_model_fits_4_kib() -> None:
+    """2 x LSTM(64), the 14 default columns with running scales, horizons 1, 5, 10, 50, every place taken."""
+    table = FeatureTable([Column(name, "running") for name in DEFAULT_COLUMNS], volatility_prior=1e-4)
+    outputs = [Output(horizon, residual_variance=1.0) for horizon in (1, 5, 10, 50)]
+    scores = Scorer(Forecaster(model(outputs=outputs), 0.9)).start()
+    for waiting in scores.pending:
+        waiting.extend([Pending(1, 2, 3, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 1.0)] * PENDING_MAX)
+    full = instrument(table.start, session="2024-08-08", spoken_session="2024-08-08", scores=scores)
+    written = encode(REVISION, 1, full, np.zeros(4 * 64, np.float32).tobytes())
+    assert 3000 < len(written) < 4096 * 1.2
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, None, 5e-324, -1.7976931348623157e308, float("inf"), float("nan")])
@@ -175,28 +248,30 @@ def test_a_reset_keeps_nothing_but_cause_and_place(cause: ResetCause) -> None:
 
 
 def test_every_flipped_bit_is_noticed() -> None:
-    for place in range(8 * len(GOLDEN)):
-        damaged = bytearray(GOLDEN)
+    for place in range(8 * len(GOLDEN_2)):
+        damaged = bytearray(GOLDEN_2)
         damaged[place // 8] ^= 1 << place % 8
         with pytest.raises(SnapshotError):
             decode("A", bytes(damaged))
 
 
 def test_every_lost_end_is_noticed() -> None:
-    for length in range(len(GOLDEN)):
-        with pytest.raises(SnapshotError):
-            decode("A", GOLDEN[:length])
+    for whole in (GOLDEN, GOLDEN_2):
+        for length in range(len(whole)):
+            with pytest.raises(SnapshotError):
+                decode("A", whole[:length])
 
 
 @pytest.mark.parametrize("more", [b"\0", GOLDEN])
-def test_bytes_behind_the_end_are_noticed(more: bytes) -> None:
+@pytest.mark.parametrize(("content", "version"), [(GOLDEN_CONTENT, 1), (GOLDEN_CONTENT + GOLDEN_SCORES, 2)])
+def test_bytes_behind_the_end_are_noticed(content: bytes, version: int, more: bytes) -> None:
     with pytest.raises(SnapshotError, match="damaged"):
-        decode("A", GOLDEN + more)
+        decode("A", checksummed(content + more, version))
 
 
-@pytest.mark.parametrize("version", [0, 2, 255])
+@pytest.mark.parametrize("version", [0, 3, 255])
 def test_a_format_of_another_release_is_named(version: int) -> None:
-    with pytest.raises(SnapshotError, match=f"format {version} is not known here, only 1"):
+    with pytest.raises(SnapshotError, match=f"format {version} is not known here, only 1, 2"):
         decode("A", checksummed(GOLDEN_CONTENT, version))
 
 
@@ -226,6 +301,7 @@ def test_what_says_nothing_behind_a_good_checksum_is_refused_too(place: int, wro
 
 
 def test_content_without_all_its_fields_is_refused_behind_a_good_checksum() -> None:
-    for length in range(len(GOLDEN_CONTENT)):
-        with pytest.raises(SnapshotError, match="damaged"):
-            decode("A", checksummed(GOLDEN_CONTENT[:length]))
+    for content, version in ((GOLDEN_CONTENT, 1), (GOLDEN_CONTENT + GOLDEN_SCORES, 2)):
+        for length in range(len(content)):
+            with pytest.raises(SnapshotError, match="damaged"):
+                decode("A", checksummed(content[:length], version))
