@@ -14,6 +14,7 @@ from daemon import __version__
 from daemon.boundaries import resolve_rules
 from daemon.checkpoints import Checkpoints
 from daemon.config import Settings
+from daemon.core.forecast import Forecaster
 from daemon.core.intake import OrderLimits
 from daemon.core.pipeline import Pipeline, PipelineOptions
 from daemon.core.step import F32, Step, Waves
@@ -25,6 +26,7 @@ from daemon.recovery import Recovery
 from daemon.resume import Terms
 from daemon.revision import revision
 from daemon.service import LoopOptions, Service
+from daemon.skill import LiveScores
 from daemon.spread import PredictionSpread
 from daemon.transport.port import Reader, Sink, Source
 from schemas import TickDecoder
@@ -55,7 +57,9 @@ def build_engine(settings: Settings) -> Engine:
     rules = resolve_rules(settings.session)
     registry = CollectorRegistry()
     spread = PredictionSpread(len(bundle.spec.outputs), settings.metrics.instruments_max)
-    metrics = Metrics(registry, spread, bundle.manifest.validation_variance)
+    forecaster = Forecaster(bundle.spec, settings.pipeline.coverage)
+    scores = LiveScores(forecaster, absolute=bundle.spec.prices_may_be_negative)
+    metrics = Metrics(registry, spread, bundle.manifest.validation_variance, scores)
     found = revision(bundle.id, settings, rules, step)
     metrics.build(__version__, bundle.id, found)
     pipeline = Pipeline(
@@ -65,6 +69,7 @@ def build_engine(settings: Settings) -> Engine:
         pipeline_options(settings),
         decoder=tick_decoder(settings),
         canary_ticks=bundle.canary_ticks,
+        scores=bool(settings.topics.scores),
     )
     return Engine(bundle, pipeline, metrics, registry, Health(settings.pipeline.stuck_seconds), found)
 

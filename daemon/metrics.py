@@ -7,6 +7,7 @@ tick is counted per batch with numpy: one `observe` per tick would cost a micros
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from daemon.core.pipeline import Batch
+from daemon.skill import LiveScores
 from daemon.spread import PredictionSpread
 
 PREFIX = "tickcast_"
@@ -33,12 +35,18 @@ class Metrics:
     registry : where they are registered
     spread : tracks the spread of forecasts per instrument
     validation_variance : the same spread on the validation part of training; None where the bundle does not say
+    scores : keeps the last scored forecasts; None where nobody looks at them
     """
 
     def __init__(
-        self, registry: CollectorRegistry, spread: PredictionSpread, validation_variance: float | None = None
+        self,
+        registry: CollectorRegistry,
+        spread: PredictionSpread,
+        validation_variance: float | None = None,
+        scores: LiveScores | None = None,
     ) -> None:
         self._spread = spread
+        self._scores = scores
         self._ticks = _counter(registry, "ticks", "Ticks by outcome.", ["outcome"])
         self._forecast_ticks = self._ticks.labels("forecast")
         self._dead_letter_ticks = self._ticks.labels("dead_letter")
@@ -98,6 +106,8 @@ class Metrics:
         )
         self._build = _gauge(registry, "build_info", "Always 1; what runs here.", ["version", "model", "revision"])
         registry.register(SpreadCollector(spread, validation_variance))
+        if scores is not None:
+            registry.register(ScoreCollector(scores))
 
     def build(self, version: str, model: str, revision: str) -> None:
         """Say what runs here."""
@@ -137,6 +147,8 @@ class Metrics:
         self._negative_latency.inc(int((latency < 0).sum()))
         self._end_to_end.observe(np.maximum(latency, 0))
         self._spread.observe(batch.instruments, batch.outputs)
+        if self._scores is not None and batch.scored:
+            self._scores.observe(batch.scored)
         if batch.probe is not None:
             self._probe_runs.inc()
             self._probe_variance.set(batch.probe.variance)
@@ -206,6 +218,33 @@ class SpreadCollector:
             f"Instruments whose forecasts spread less than {COLLAPSED_RATIO:.0%} of validation.",
             value=collapsed,
         )
+
+
+class ScoreCollector:
+    """Computes skill, coverage and width of the last scored forecasts when somebody looks."""
+
+    def __init__(self, scores: LiveScores) -> None:
+        self._scores = scores
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield one sample per horizon; none where it is not known yet."""
+        figures = self._scores.figures()
+        self._scores.warn(figures)
+        for name, text, value in (
+            ("forecast_skill_ratio", "1 - MSE / MSE of no change.", attrgetter("skill")),
+            (
+                "forecast_skill_upper_ratio",
+                "Upper end of the 95 % interval of forecast_skill_ratio; below 0 the forecasts are worse than none.",
+                attrgetter("skill_upper"),
+            ),
+            ("interval_coverage_ratio", "Share of outcomes that the interval held.", attrgetter("coverage")),
+            ("interval_width_ratio", "Mean width of the interval over the price.", attrgetter("width")),
+        ):
+            family = GaugeMetricFamily(PREFIX + name, text, labels=["horizon"])
+            for each in figures:
+                if value(each) is not None:
+                    family.add_metric([str(each.horizon)], value(each))
+            yield family
 
 
 def _counter(registry: CollectorRegistry, name: str, help_text: str, labels: Sequence[str] = ()) -> Counter:

@@ -25,7 +25,7 @@ from daemon.health import Health
 from daemon.logs import facts, log
 from daemon.metrics import Metrics
 from daemon.recovery import Recovery
-from daemon.transport.port import Outgoing, Polled, Sink, Source
+from daemon.transport.port import Outgoing, Polled, Role, Sink, Source
 
 #: A poll returns at latest after this, so that a signal is seen and /livez stays true on a quiet topic.
 POLL_SECONDS = 0.2
@@ -225,7 +225,14 @@ class Service:
 
     def _commit(self, batch: Batch, state: Sequence[Message], offsets: Mapping[int, int]) -> bool:
         """Write one transaction; start over and return False where it failed."""
-        outgoing = Outgoing({"forecasts": batch.forecasts, "dead_letters": batch.dead_letters, "state": state})
+        messages: dict[Role, Sequence[Message]] = {
+            "forecasts": batch.forecasts,
+            "dead_letters": batch.dead_letters,
+            "state": state,
+        }
+        if batch.scores:
+            messages["scores"] = batch.scores
+        outgoing = Outgoing(messages)
         started = self._clock.monotonic()
         try:
             with self._health.allowing(COMMIT_SECONDS, "a commit"):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.core.spec import ModelSpec
-from daemon.core.step import F32
+from daemon.core.step import F32, Index
 
 F64 = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -110,7 +110,7 @@ class Forecaster:
             said = self._shift + scale * y.astype(np.float64)
             rounding = _rounding(price, PRICE_DIGITS)[:, None]
             value = said[:, self._means]
-            mean = self._price_at(value, price, rounding)
+            mean = _price_at(value, price[:, None], rounding, self._log, self._level)
             unit = np.abs(scale[:, self._means])
             if any(self.scaled):
                 unit = np.where(self.scaled, unit * np.exp(said[:, self._log_variances] / 2), unit)
@@ -135,23 +135,39 @@ class Forecaster:
         known: Bools = np.isfinite(low).all(axis=1)
         mean, unit, price, rounding = outlook.mean, outlook.unit, outlook.price, outlook.rounding
         with np.errstate(over="ignore", invalid="ignore"):
-            lower = self._price_at(outlook.low + low * unit, price, rounding)
-            upper = self._price_at(outlook.high + high * unit, price, rounding)
-            held = np.where(holds_price != 0, price[:, None], mean)
-            # Only ever wider; behind the rounding, so that it cannot undo it. fmin and fmax pass over NaN.
-            lower = np.fmin(np.fmin(lower, mean), held)
-            upper = np.fmax(np.fmax(upper, mean), held)
+            ends = (outlook.low + low * unit, outlook.high + high * unit)
+            lower, upper = self._ends(*ends, mean, price[:, None], holds_price, rounding, self._log, self._level)
             variance = unit * unit * mean_square
             digits = _rounding(variance, VARIANCE_DIGITS)
             variance = np.rint(variance * digits) / digits
-        return Levels(mean, np.maximum(lower, -LARGEST), np.minimum(upper, LARGEST), np.fmin(variance, LARGEST), known)
+        return Levels(mean, lower, upper, np.fmin(variance, LARGEST), known)
 
-    def _price_at(self, value: F64, price: F64, rounding: F64) -> F64:
-        base = price[:, None]
-        level = np.where(
-            self._log, base * np.exp(np.where(self._log, value, 0.0)), np.where(self._level, value, base + value)
-        )
-        return np.rint(level * rounding) / rounding
+    def ends(self, column: Index, price: F64, mean: F64, low: F64, high: F64, holds_price: F64) -> tuple[F64, F64]:
+        """Return the ends, to the bit as published, of forecasts of any horizons; arguments are those of `Pending`.
+
+        Parameters
+        ----------
+        column : intp array, shape (forecasts,); all others are float64 arrays of this shape
+        """
+        rounding = _rounding(price, PRICE_DIGITS)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._ends(low, high, mean, price, holds_price, rounding, self._log[column], self._level[column])
+
+    def _ends(
+        self, low: F64, high: F64, mean: F64, price: F64, holds_price: F64, rounding: F64, log: Bools, level: Bools
+    ) -> tuple[F64, F64]:
+        held = np.where(holds_price != 0, price, mean)
+        # Only ever wider; behind the rounding, so that it cannot undo it. fmin and fmax pass over NaN.
+        lower = np.fmin(np.fmin(_price_at(low, price, rounding, log, level), mean), held)
+        upper = np.fmax(np.fmax(_price_at(high, price, rounding, log, level), mean), held)
+        return np.maximum(lower, -LARGEST), np.minimum(upper, LARGEST)
+
+
+def _price_at(value: F64, price: F64, rounding: F64, log: Bools, level: Bools) -> F64:
+    """Return the prices that values mean; arrays of shapes that broadcast together."""
+    prices = np.where(log, price * np.exp(np.where(log, value, 0.0)), np.where(level, value, price + value))
+    found: F64 = np.rint(prices * rounding) / rounding
+    return found
 
 
 def _rounding(values: F64, digits: int) -> F64:

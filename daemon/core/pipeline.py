@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 
@@ -28,13 +29,23 @@ from daemon.core.intake import Intake, OrderLimits, Row
 from daemon.core.letters import dead_letter
 from daemon.core.records import Message, Record
 from daemon.core.runner import Ran, Runner
-from daemon.core.scores import Scored
+from daemon.core.scores import Pending, Scored, published
 from daemon.core.sessions import Rules
 from daemon.core.snapshot import Snapshot, encode
 from daemon.core.spec import ModelSpec
 from daemon.core.step import F32, Step
 from daemon.core.table import Partition, StateTable
-from schemas import SCHEMA_VERSION, Reason, Rejected, ResetCause, Tick, TickDecoder, encode_forecast
+from schemas import (
+    SCHEMA_VERSION,
+    SCORE_VERSION,
+    Reason,
+    Rejected,
+    ResetCause,
+    Tick,
+    TickDecoder,
+    encode_forecast,
+    encode_score,
+)
 
 #: Fits the default limit of a topic.
 DEAD_LETTER_BYTES_MAX = 1_000_000
@@ -65,8 +76,10 @@ class Batch:
     reasons: Counter[Reason] = field(default_factory=Counter)
     resets: Counter[ResetCause] = field(default_factory=Counter)
     evicted_count: int = 0
-    #: Earlier forecasts whose truth came in this batch, in log order.
-    scored: list[Scored] = field(default_factory=list)
+    #: Earlier forecasts whose truth came in this batch, in log order: the tick that is it, the column of the horizon.
+    scored: list[tuple[Row, int, Pending]] = field(default_factory=list)
+    #: The same as messages, where they are wanted.
+    scores: list[Message] = field(default_factory=list)
     #: A run of the canary that ended in this batch.
     probe: Probe | None = None
 
@@ -81,6 +94,7 @@ class Pipeline:
     options : the settings that shape payloads
     decoder : reads values; its own for topics whose JSON is not ours
     canary_ticks : JSON values of the canary's sequence; empty for none
+    scores : write scored forecasts as messages, too
     """
 
     def __init__(
@@ -92,8 +106,10 @@ class Pipeline:
         *,
         decoder: TickDecoder | None = None,
         canary_ticks: Sequence[bytes] = (),
+        scores: bool = False,
     ) -> None:
         self._spec = spec
+        self._write_score_messages = scores
         self._options = options
         #: Largest key and value of a dead letter together; the cluster says how large, after we were built.
         self.dead_letter_bytes_max = DEAD_LETTER_BYTES_MAX
@@ -102,7 +118,8 @@ class Pipeline:
         self._features = FeatureTable(spec.columns, spec.volatility_prior)
         self._intake = Intake(self._features, rules, options.limits, prices_may_be_negative=spec.prices_may_be_negative)
         self._table = StateTable(step.initial_state)
-        self._runner = Runner(step, self._table, self._features, Forecaster(spec, options.coverage))
+        self._forecaster = Forecaster(spec, options.coverage)
+        self._runner = Runner(step, self._table, self._features, self._forecaster)
         self._partitions: dict[int, Partition] = {}
         #: Instrument -> number of partitions it has been seen in; more than one means producers key differently.
         self._homes: Counter[str] = Counter()
@@ -317,7 +334,7 @@ class Pipeline:
             batch.probe = self._canary.observe(ran.outputs[place])
         written = self._write(batch, records, rows, ran)
         batch.outputs = ran.outputs[written]
-        batch.scored = [scored for scored in ran.scored if records[scored[0]] is not None]
+        self._write_scores(batch, records, rows, ran.scored)
 
     def _write(self, batch: Batch, records: list[Record | None], rows: list[Row], ran: Ran) -> list[int]:
         """Write the outcome of each accepted tick, in log order; return the rows that became forecasts."""
@@ -358,3 +375,34 @@ class Pipeline:
             batch.instruments.append(name)
             written.append(index)
         return written
+
+    def _write_scores(
+        self, batch: Batch, records: list[Record | None], rows: list[Row], found: Sequence[Scored]
+    ) -> None:
+        """Hand on the scored forecasts of all but the canary, as messages too where they are wanted."""
+        told = [(records[index], rows[index], column, forecast) for index, column, forecast in found]
+        batch.scored = [(row, column, forecast) for record, row, column, forecast in told if record is not None]
+        if not (self._write_score_messages and batch.scored):
+            return
+        truths = [record for record, *_ in told if record is not None]
+        ends = published(self._forecaster, [(column, forecast) for _, column, forecast in batch.scored])
+        for record, (row, column, forecast), lower, upper in zip(truths, batch.scored, *ends, strict=True):
+            known, name, outcome = forecast.low != -inf, row.instrument.name, row.price
+            payload = {
+                "id": f"{record.topic}-{record.partition}-{forecast.offset}",
+                "outcome_id": f"{record.topic}-{record.partition}-{record.offset}",
+                "instrument": name,
+                "ts": forecast.ts,
+                "outcome_ts": row.tick.ts,
+                "horizon": self._spec.horizons[column],
+                "price": forecast.price,
+                "mean": forecast.mean,
+                "lower": lower if known else None,
+                "upper": upper if known else None,
+                "outcome": outcome,
+                "below": outcome < lower if known else None,
+                "above": outcome > upper if known else None,
+                "model": self._spec.model_id,
+                "schema_version": SCORE_VERSION,
+            }
+            batch.scores.append(Message(record.partition, name.encode(), encode_score(payload)))

@@ -44,7 +44,7 @@ STRIDE_MAX = 4096
 class Pending(NamedTuple):
     """A forecast that waits for its truth. Plain numbers.
 
-    `value`, `low` and `high` are on the scale of the output's kind: the logarithm of the price, or the price itself.
+    `value`, `low` and `high` are in what the output's kind says: a log return, a difference or a price.
     """
 
     #: Step of the tick that is the truth.
@@ -86,9 +86,8 @@ class Scores:
             waiting.clear()
 
 
-#: A forecast and its outcome: the row of the batch that is the truth, the column of the horizon, the forecast, and the
-#: price that came.
-Scored = tuple[int, int, Pending, float]
+#: A forecast whose truth has come: the row of the batch that is its truth, the column of its horizon, the forecast.
+Scored = tuple[int, int, Pending]
 
 
 class Scorer:
@@ -111,9 +110,7 @@ class Scorer:
             )
             for column, output in enumerate(outputs)
         ]
-        #: Whether the truth is taken as a logarithm, and else what the present price counts for in it.
-        self._logs = [output.kind == "log_return" for output in outputs]
-        self._bases = [1.0 if output.kind == "difference" else 0.0 for output in outputs]
+        self._kinds = [output.kind for output in outputs]
         horizons = [output.horizon for output in outputs]
         new, settled = ([stride(h, shortest) for h in horizons] for shortest in (STRIDE_NEW, STRIDE_MIN))
         self._period_mask = max(settled) - 1
@@ -140,7 +137,7 @@ class Scorer:
         broken : rows that broke; they are neither truth nor forecast, and end what is pending
         """
         batch, mask, due = object(), self._period_mask, self._due
-        logs, bases, new = self._logs, self._bases, tuple.__new__
+        new = tuple.__new__  # of a named tuple: half the time of its constructor
         #: The corrections in force, each once, and which of them each row has.
         table, count = array("d"), 0
         extend = table.extend
@@ -174,22 +171,20 @@ class Scorer:
                 price, corrections, waiting = row.price, scores.corrections, scores.pending
                 offset, ts = row.offset, row.tick.ts
                 means, values, units, lows, highs = mean[index], value[index], unit[index], low[index], high[index]
-                log_price = log(price) if price > 0 else 0.0
                 for column, horizon in sampled:
                     if len(waiting[column]) < PENDING_MAX:
                         below, above, _, holds = corrections[column]
                         each = units[column]
-                        base = log_price if logs[column] else bases[column] * price
                         forecast = (
                             step + horizon,
                             offset,
                             ts,
                             price,
                             means[column],
-                            base + values[column],
+                            values[column],
                             each,
-                            base + (lows[column] + below * each),
-                            base + (highs[column] + above * each),
+                            lows[column] + below * each,
+                            highs[column] + above * each,
                             holds,
                         )
                         waiting[column].append(new(Pending, forecast))
@@ -208,7 +203,11 @@ class Scorer:
                 continue
             forecast = waiting.popleft()
             _, _, _, price, _, value, unit, low, high, _ = forecast
-            truth = log_outcome if self._logs[column] else outcome
+            kind = self._kinds[column]
+            if kind == "log_return":
+                truth = log_outcome - log(price)  # their ratio could overflow
+            else:
+                truth = outcome - price if kind == "difference" else outcome
             scores.corrections[column] = self._trackers[column].learn(
                 scores.tracks[column],
                 (truth - value) / unit,
@@ -217,7 +216,7 @@ class Scorer:
                 truth < low,
                 truth > high,
             )
-            scored.append((index, column, forecast, outcome))
+            scored.append((index, column, forecast))
         if len(scored) > settled:
             scores.batch = None
             if not scores.known or (scores.new and scores.tracks[0].count >= NEW_OUTCOMES):
@@ -231,6 +230,16 @@ class Scorer:
         scores.corrections = [tracker.correction(track) for tracker, track in pairs]
         if not scores.known:
             scores.corrections = [(-inf, inf, square, holds) for _, _, square, holds in scores.corrections]
+
+
+def published(forecaster: Forecaster, forecasts: Sequence[tuple[int, Pending]]) -> tuple[list[float], list[float]]:
+    """Return lower and upper ends as they were published, of (column, forecast); they say nothing where infinite."""
+    column = np.array([column for column, _ in forecasts], np.intp)
+    price, mean, low, high, holds_price = np.array(
+        [(each.price, each.mean, each.low, each.high, each.holds_price) for _, each in forecasts]
+    ).T
+    lower, upper = forecaster.ends(column, price, mean, low, high, holds_price)
+    return lower.tolist(), upper.tolist()
 
 
 def stride(horizon: int, shortest: int) -> int:
