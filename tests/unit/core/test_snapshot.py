@@ -11,16 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.core.features import FeatureTable
-from daemon.core.forecast import Forecaster
 from daemon.core.instrument import NEVER, Instrument
 from daemon.core.intervals import Track
-from daemon.core.scores import PENDING_MAX, Pending, Scorer, Scores
+from daemon.core.scores import Pending, Scores
 from daemon.core.snapshot import MAGIC, Snapshot, SnapshotError, decode, encode, encode_reset
-from daemon.core.spec import Column, Output
-from daemon.training.options import DEFAULT_COLUMNS
 from schemas import ResetCause
-from tests.ticks import model
 
 REVISION = "0123456789ab"
 I64_MIN, I64_MAX = -(2**63), 2**63 - 1
@@ -168,18 +163,6 @@ def test_scores_are_kept_by_their_bits() -> None:
 
 def test_scores_that_hold_nothing_yet_and_none_are_not_told_apart() -> None:
     assert decode("A", encode(REVISION, 1, instrument(scores=Scores([], [])), b"")).instrument.scores is None
-
-
-def test_a_full_snapshot_of_the_default_model_fits_4_kib() -> None:
-    """2 x LSTM(64), the 14 default columns with running scales, horizons 1, 5, 10, 50, every place taken."""
-    table = FeatureTable([Column(name, "running") for name in DEFAULT_COLUMNS], volatility_prior=1e-4)
-    outputs = [Output(horizon, residual_variance=1.0) for horizon in (1, 5, 10, 50)]
-    scores = Scorer(Forecaster(model(outputs=outputs), 0.9)).start()
-    for waiting in scores.pending:
-        waiting.extend([Pending(1, 2, 3, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 1.0)] * PENDING_MAX)
-    full = instrument(table.start, session="2024-08-08", spoken_session="2024-08-08", scores=scores)
-    written = encode(REVISION, 1, full, np.zeros(4 * 64, np.float32).tobytes())
-    assert 3000 < len(written) < 4096 * 1.2
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, None, 5e-324, -1.7976931348623157e308, float("inf"), float("nan")])
