@@ -14,12 +14,13 @@ from prometheus_client import CollectorRegistry, Histogram
 from daemon.boundaries import resolve_rules
 from daemon.checkpoints import Checkpoints
 from daemon.config import Settings
+from daemon.core.forecast import Forecaster
 from daemon.core.intake import OrderLimits
 from daemon.core.pipeline import DEAD_LETTER_BYTES_MAX, Pipeline, PipelineOptions
 from daemon.core.sessions import Rules
 from daemon.core.step import F32, Step, Waves
 from daemon.health import Health
-from daemon.metrics import Metrics
+from daemon.metrics import Metrics, Watch
 from daemon.model.bundle import Bundle
 from daemon.model.selftest import self_test
 from daemon.model.shelf import Shelf
@@ -28,6 +29,7 @@ from daemon.recovery import Recovery
 from daemon.resume import Terms
 from daemon.revision import revision
 from daemon.service import LoopOptions, Service
+from daemon.skill import LiveScores
 from daemon.spread import PredictionSpread
 from daemon.switching import Model, Switching
 from daemon.transport.port import Reader, Sink, Source
@@ -65,7 +67,7 @@ class Engine:
         BundleError : it is not here, or not what it was
         """
         self.model = model = self.load(bundle_id)
-        self.metrics.follow(model.id, model.revision, model.spread, model.validation_variance)
+        self.metrics.follow(model.id, model.revision, model.watch)
 
 
 def build_engine(settings: Settings) -> Engine:
@@ -78,14 +80,14 @@ def build_engine(settings: Settings) -> Engine:
     """
     rules, decoder = resolve_rules(settings.session), tick_decoder(settings)
     registry = CollectorRegistry()
-    metrics = Metrics(registry, PredictionSpread(1, 0))
+    metrics = Metrics(registry, Watch(PredictionSpread(1, 0)))
     shelf = Shelf(settings.model.bundle, settings.model.bundles)
 
     def load(path: Path) -> Model:
         return load_model(path, settings, rules, decoder, metrics)
 
     model = load(settings.model.bundle)
-    metrics.follow(model.id, model.revision, model.spread, model.validation_variance)
+    metrics.follow(model.id, model.revision, model.watch)
     health = Health(settings.pipeline.stuck_seconds)
     return Engine(model, metrics, registry, health, lambda bundle_id: load(shelf.find(bundle_id)))
 
@@ -106,12 +108,21 @@ def load_model(path: Path, settings: Settings, rules: Rules, decoder: TickDecode
         pipeline_options(settings),
         decoder=decoder,
         canary_ticks=bundle.canary_ticks,
+        scores=bool(settings.topics.scores),
     )
     return Model(
         bundle.id,
         revision(bundle.id, settings, rules, step),
         pipeline,
-        PredictionSpread(len(bundle.spec.outputs), settings.metrics.instruments_max),
+        _watch(bundle, settings),
+    )
+
+
+def _watch(bundle: Bundle, settings: Settings) -> Watch:
+    spec = bundle.spec
+    return Watch(
+        PredictionSpread(len(spec.outputs), settings.metrics.instruments_max),
+        LiveScores(Forecaster(spec, settings.pipeline.coverage), absolute=spec.prices_may_be_negative),
         bundle.manifest.validation_variance,
     )
 

@@ -71,12 +71,13 @@ class TopicSettings(Section):
     forecasts: Name = Field("forecasts", description="output topic")
     state: Name = Field("tickcast-state", description="compacted topic of snapshots")
     dead_letters: Name = Field("tickcast-dead-letters", description="topic of ticks that could not be used")
+    scores: Name | Literal[""] = Field("", description="topic of forecasts with their outcomes; empty: none is written")
 
     @model_validator(mode="after")
     def _all_different(self) -> TopicSettings:
-        names = [self.ticks, self.forecasts, self.state, self.dead_letters]
+        names = [self.ticks, self.forecasts, self.state, self.dead_letters, *([self.scores] if self.scores else [])]
         if len(set(names)) < len(names):
-            raise ValueError(f"the four topics must have different names, found {', '.join(names)}")
+            raise ValueError(f"the topics must have different names, found {', '.join(names)}")
         return self
 
 

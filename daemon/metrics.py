@@ -6,7 +6,9 @@ tick is counted per batch with numpy: one `observe` per tick would cost a micros
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFam
 
 from daemon import __version__
 from daemon.core.pipeline import Batch
+from daemon.skill import LiveScores
 from daemon.spread import PredictionSpread
 
 PREFIX = "tickcast_"
@@ -26,20 +29,29 @@ TICKS_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 COLLAPSED_RATIO = 0.01
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What is looked at of one model's forecasts while it runs."""
+
+    #: Spread of its forecasts per instrument.
+    spread: PredictionSpread
+    #: Its last scored forecasts; None where nobody looks at them.
+    scores: LiveScores | None = None
+    #: The spread on the validation part of training; None where the bundle does not say.
+    validation_variance: float | None = None
+
+
 class Metrics:
     """All series of the daemon.
 
     Parameters
     ----------
     registry : where they are registered
-    spread : tracks the spread of forecasts per instrument
-    validation_variance : the same spread on the validation part of training; None where the bundle does not say
+    watch : what of the model's forecasts is looked at
     """
 
-    def __init__(
-        self, registry: CollectorRegistry, spread: PredictionSpread, validation_variance: float | None = None
-    ) -> None:
-        self._spread = spread
+    def __init__(self, registry: CollectorRegistry, watch: Watch) -> None:
+        self._watch = watch
         self._ticks = _counter(registry, "ticks", "Ticks by outcome.", ["outcome"])
         self._forecast_ticks = self._ticks.labels("forecast")
         self._dead_letter_ticks = self._ticks.labels("dead_letter")
@@ -101,17 +113,13 @@ class Metrics:
         self._switches = _counter(registry, "bundle_switches", "Models that took over while ticks flowed.")
         self._refused = _counter(registry, "bundles_refused", "Pinned bundles that could not be run, by reason once.")
         self._refused_count = 0
-        self._collector = SpreadCollector(spread, validation_variance)
-        registry.register(self._collector)
+        registry.register(WatchCollector(lambda: self._watch))
 
-    def follow(
-        self, model: str, revision: str, spread: PredictionSpread, validation_variance: float | None = None
-    ) -> None:
+    def follow(self, model: str, revision: str, watch: Watch) -> None:
         """Say what runs from here on, and look at its forecasts."""
         self._build.clear()
         self._build.labels(__version__, model, revision).set(1)
-        self._spread = spread
-        self._collector.follow(spread, validation_variance)
+        self._watch = watch
 
     def switched(self) -> None:
         """Count a model that took over."""
@@ -155,7 +163,9 @@ class Metrics:
         latency = now - np.array(batch.timestamps, np.float64) / 1000
         self._negative_latency.inc(int((latency < 0).sum()))
         self._end_to_end.observe(np.maximum(latency, 0))
-        self._spread.observe(batch.instruments, batch.outputs)
+        self._watch.spread.observe(batch.instruments, batch.outputs)
+        if self._watch.scores is not None and batch.scored:
+            self._watch.scores.observe(batch.scored)
         if batch.probe is not None:
             self._probe_runs.inc()
             self._probe_variance.set(batch.probe.variance)
@@ -192,43 +202,67 @@ class BatchHistogram:
         )
 
 
-class SpreadCollector:
-    """Computes the spread of forecasts when somebody looks."""
+class WatchCollector:
+    """Computes what the model's forecasts are worth when somebody looks."""
 
-    def __init__(self, spread: PredictionSpread, validation_variance: float | None) -> None:
-        self.follow(spread, validation_variance)
-
-    def follow(self, spread: PredictionSpread, validation_variance: float | None) -> None:
-        """Look at the forecasts of another model."""
-        self._spread = spread
-        self._validation_variance = validation_variance
+    def __init__(self, watched: Callable[[], Watch]) -> None:
+        self._watched = watched
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the variance per instrument, its ratio to validation, and how many collapsed."""
-        variance = GaugeMetricFamily(
-            PREFIX + "prediction_variance",
-            "Variance of an instrument's last forecasts, in the model's output units; must not be 0.",
-            labels=["instrument"],
-        )
-        ratio = GaugeMetricFamily(
-            PREFIX + "prediction_variance_ratio",
-            "The same over its value in validation.",
-            labels=["instrument"],
-        )
-        collapsed = 0
-        for instrument, value in self._spread.variances():
-            variance.add_metric([instrument], value)
-            if self._validation_variance:
-                share = value / self._validation_variance
-                ratio.add_metric([instrument], share)
-                collapsed += share < COLLAPSED_RATIO
-        yield variance
-        yield ratio
-        yield GaugeMetricFamily(
-            PREFIX + "collapsed_instruments",
-            f"Instruments whose forecasts spread less than {COLLAPSED_RATIO:.0%} of validation.",
-            value=collapsed,
-        )
+        """Yield the spread of forecasts, and what the last scored ones add up to."""
+        watch = self._watched()
+        yield from _spreads(watch.spread, watch.validation_variance)
+        if watch.scores is not None:
+            yield from _scores(watch.scores)
+
+
+def _spreads(spread: PredictionSpread, validation_variance: float | None) -> Iterable[Metric]:
+    """Yield the variance per instrument, its ratio to validation, and how many collapsed."""
+    variance = GaugeMetricFamily(
+        PREFIX + "prediction_variance",
+        "Variance of an instrument's last forecasts, in the model's output units; must not be 0.",
+        labels=["instrument"],
+    )
+    ratio = GaugeMetricFamily(
+        PREFIX + "prediction_variance_ratio",
+        "The same over its value in validation.",
+        labels=["instrument"],
+    )
+    collapsed = 0
+    for instrument, value in spread.variances():
+        variance.add_metric([instrument], value)
+        if validation_variance:
+            share = value / validation_variance
+            ratio.add_metric([instrument], share)
+            collapsed += share < COLLAPSED_RATIO
+    yield variance
+    yield ratio
+    yield GaugeMetricFamily(
+        PREFIX + "collapsed_instruments",
+        f"Instruments whose forecasts spread less than {COLLAPSED_RATIO:.0%} of validation.",
+        value=collapsed,
+    )
+
+
+def _scores(scores: LiveScores) -> Iterable[Metric]:
+    """Yield skill, coverage and width per horizon; no sample where one is not known yet."""
+    figures = scores.figures()
+    scores.warn(figures)
+    for name, text, value in (
+        ("forecast_skill_ratio", "1 - MSE / MSE of no change.", attrgetter("skill")),
+        (
+            "forecast_skill_upper_ratio",
+            "Upper end of the 95 % interval of forecast_skill_ratio; below 0 the forecasts are worse than none.",
+            attrgetter("skill_upper"),
+        ),
+        ("interval_coverage_ratio", "Share of outcomes that the interval held.", attrgetter("coverage")),
+        ("interval_width_ratio", "Mean width of the interval over the price.", attrgetter("width")),
+    ):
+        family = GaugeMetricFamily(PREFIX + name, text, labels=["horizon"])
+        for each in figures:
+            if value(each) is not None:
+                family.add_metric([str(each.horizon)], value(each))
+        yield family
 
 
 def _counter(registry: CollectorRegistry, name: str, help_text: str, labels: Sequence[str] = ()) -> Counter:

@@ -27,7 +27,7 @@ from daemon.logs import facts, log
 from daemon.metrics import Metrics
 from daemon.recovery import Recovery
 from daemon.switching import Model, Switching
-from daemon.transport.port import Outgoing, Polled, Sink, Source
+from daemon.transport.port import Outgoing, Polled, Role, Sink, Source
 from daemon.warming import Warming
 
 #: A poll returns at latest after this, so that a signal is seen and /livez stays true on a quiet topic.
@@ -250,7 +250,7 @@ class Service:
         self._recovery.adopt(warming.restore)
         self._checkpoints.adopt(model.pipeline)
         self._ratio = DeadLetterRatio(self._options.dead_letter_ratio_max)
-        self._metrics.follow(model.id, model.revision, model.spread, model.validation_variance)
+        self._metrics.follow(model.id, model.revision, model.watch)
         self._metrics.switched()
         switching.taken_over()
         self._checkpoints.sign(model.id, switching.pin)
@@ -283,7 +283,14 @@ class Service:
 
     def _commit(self, batch: Batch, state: Sequence[Message], offsets: Mapping[int, int]) -> bool:
         """Write one transaction; start over and return False where it failed."""
-        outgoing = Outgoing({"forecasts": batch.forecasts, "dead_letters": batch.dead_letters, "state": state})
+        messages: dict[Role, Sequence[Message]] = {
+            "forecasts": batch.forecasts,
+            "dead_letters": batch.dead_letters,
+            "state": state,
+        }
+        if batch.scores:
+            messages["scores"] = batch.scores
+        outgoing = Outgoing(messages)
         started = self._clock.monotonic()
         try:
             with self._health.allowing(COMMIT_SECONDS, "a commit"):

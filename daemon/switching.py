@@ -31,8 +31,8 @@ from daemon.core.pipeline import Pipeline
 from daemon.core.records import Message, Record
 from daemon.errors import TickcastError, TopicError
 from daemon.logs import facts, log
+from daemon.metrics import Watch
 from daemon.recovery import Recovery
-from daemon.spread import PredictionSpread
 from daemon.warming import Warming
 
 #: How often the state topic is looked at; also about how long a pin takes to be noticed.
@@ -72,9 +72,7 @@ class Model:
     id: str
     revision: str
     pipeline: Pipeline
-    #: Spread of its forecasts, and the same in validation; None where the bundle does not say.
-    spread: PredictionSpread
-    validation_variance: float | None = None
+    watch: Watch
 
 
 class Aside(Protocol):

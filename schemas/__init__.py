@@ -1,22 +1,27 @@
 """The messages of tickcast: what producers send, what subscribers read, and how a refused tick is kept.
 
-`Tick` enters on the ticks topic, `Forecast` leaves on the forecasts topic, and a dead letter is the raw record with
+`Tick` enters on the ticks topic, `Forecast` leaves on the forecasts topic, `Score` on the scores topic where there is
+one, and a dead letter is the raw record with
 headers made by `dead_letter_headers`. `python -m schemas.generate` writes the JSON Schemas and the AsyncAPI document.
 """
 
 from schemas.dead_letter import HEADER_PREFIX, Reason, dead_letter_headers
 from schemas.forecast import SCHEMA_VERSION, Forecast, ResetCause, encode_forecast
+from schemas.score import SCORE_VERSION, Score, encode_score
 from schemas.tick import Rejected, Tick, TickDecoder
 
 __all__ = [
     "HEADER_PREFIX",
     "SCHEMA_VERSION",
+    "SCORE_VERSION",
     "Forecast",
     "Reason",
     "Rejected",
     "ResetCause",
+    "Score",
     "Tick",
     "TickDecoder",
     "dead_letter_headers",
     "encode_forecast",
+    "encode_score",
 ]

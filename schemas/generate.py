@@ -14,6 +14,7 @@ from typing import Any
 
 from schemas.dead_letter import HEADER_PREFIX, Reason
 from schemas.forecast import SCHEMA_VERSION, Forecast, ResetCause
+from schemas.score import SCORE_VERSION, Score
 from schemas.tick import TS_NS_MAX, TS_NS_MIN, Tick
 
 FOLDER = Path(__file__).parent
@@ -43,6 +44,14 @@ def forecast_schema() -> Schema:
     schema: Schema = Forecast.model_json_schema(mode="serialization")
     schema["$defs"][ResetCause.__name__] = _named_values(ResetCause)
     schema["properties"]["schema_version"] = {"const": SCHEMA_VERSION, "description": "Version of this message."}
+    schema["required"] = list(schema["properties"])
+    return {"$schema": DIALECT, **schema}
+
+
+def score_schema() -> Schema:
+    """Return the JSON Schema of a score, strict: every field is there, and no other."""
+    schema: Schema = Score.model_json_schema(mode="serialization")
+    schema["properties"]["schema_version"] = {"const": SCORE_VERSION, "description": "Version of this message."}
     schema["required"] = list(schema["properties"])
     return {"$schema": DIALECT, **schema}
 
@@ -83,7 +92,7 @@ def asyncapi() -> Schema:
             "title": "tickcast",
             "version": f"{SCHEMA_VERSION}.0.0",
             "description": "Price ticks in, one multi-horizon forecast per tick out, exactly once. The operations are "
-            "yours: you send ticks, you receive forecasts. Topic names are the defaults. All four topics have the same "
+            "yours: you send ticks, you receive forecasts. Topic names are the defaults. All topics have the same "
             "number of partitions, and a tick, its outcome and its state stand in the same partition number.",
         },
         "defaultContentType": "application/json",
@@ -91,6 +100,12 @@ def asyncapi() -> Schema:
             "ticks": _channel("ticks", "tick", "Trades and quotes, as your producer partitions them."),
             "forecasts": _channel(
                 "forecasts", "forecast", "One forecast per accepted tick. Read it with isolation.level=read_committed."
+            ),
+            "scores": _channel(
+                "scores",
+                "score",
+                "A sample of forecasts with their outcomes; only where `[topics] scores` names it. Read it with "
+                "read_committed.",
             ),
             "deadLetters": _channel(
                 "tickcast-dead-letters", "deadLetter", "Ticks that could not be used. Read it with read_committed."
@@ -102,6 +117,7 @@ def asyncapi() -> Schema:
         "operations": {
             "sendTicks": _operation("send", "ticks", "Send ticks."),
             "receiveForecasts": _operation("receive", "forecasts", "Receive the forecasts."),
+            "receiveScores": _operation("receive", "scores", "Receive forecasts with their outcomes."),
             "receiveDeadLetters": _operation("receive", "deadLetters", "Receive the ticks that could not be used."),
         },
         "components": {"messages": _messages()},
@@ -115,6 +131,7 @@ def documents() -> dict[Path, str]:
     schemas = {
         "tick": tick_schema(),
         "forecast": forecast_schema(),
+        "score": score_schema(),
         "dead_letter_headers": dead_letter_headers_schema(),
     }
     texts = {FOLDER / "json" / f"{name}.schema.json": json.dumps(schemas[name], indent=2) + "\n" for name in schemas}
@@ -164,6 +181,7 @@ def _messages() -> Schema:
     return {
         "tick": _message("The instrument, UTF-8; it chooses the partition.", payload=_file("tick")),
         "forecast": _message("The instrument, UTF-8.", payload=_file("forecast")),
+        "score": _message("The instrument, UTF-8.", payload=_file("score")),
         "deadLetter": _message("The tick's key.", contentType=OPAQUE, headers=_file("dead_letter_headers")),
         "state": _message("The instrument, or the partition's marker.", contentType=OPAQUE),
     }

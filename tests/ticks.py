@@ -78,13 +78,15 @@ def pipeline(
     decoder: TickDecoder | None = None,
     canary_ticks: Sequence[bytes] = (),
     origin: ResetCause = ResetCause.FIRST,
+    scores: bool = False,
     **options: Any,
 ) -> Pipeline:
     """Return a pipeline that holds its partitions, with a `RandomStep` unless given."""
     spec = spec or model()
     step = step or RandomStep(len(spec.columns), len(spec.outputs))
     rules = rules or Rules((), Never())
-    made = Pipeline(spec, step, rules, PipelineOptions(limits, **options), decoder=decoder, canary_ticks=canary_ticks)
+    shaping = PipelineOptions(limits, **options)
+    made = Pipeline(spec, step, rules, shaping, decoder=decoder, canary_ticks=canary_ticks, scores=scores)
     for partition in partitions:
         made.assign(partition, origin)
     return made

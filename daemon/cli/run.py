@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from daemon.config import Settings
     from daemon.pins import PinFollower
     from daemon.transport.connection import Connection
-    from daemon.transport.port import Reader, Sink, Source
+    from daemon.transport.port import Reader, Role, Sink, Source
 
 #: Objects made before the collector looks for cycles. A batch makes some ten thousand and frees them without it; at
 #: Python's default of 700 a sixth of a tick's time went into looking.
@@ -168,9 +168,16 @@ def _connect(connection: Connection, settings: Settings, engine: Engine) -> tupl
     names = {"instance_id": kafka.instance_id, "group_id": kafka.group_id}
     with health.allowing(2 * wait, "a consumer"):  # for a broker, then for the topic
         source = KafkaSource(connection, topic=topics.ticks, timeout_seconds=wait, **names)
+    written: dict[Role, str] = {
+        "forecasts": topics.forecasts,
+        "dead_letters": topics.dead_letters,
+        "state": topics.state,
+    }
+    if topics.scores:
+        written["scores"] = topics.scores
     sink = KafkaSink(
         connection,
-        topics={"forecasts": topics.forecasts, "dead_letters": topics.dead_letters, "state": topics.state},
+        topics=written,
         ticks_topic=topics.ticks,
         timeout_seconds=wait,
         **names,

@@ -1,4 +1,4 @@
-"""`tickcast topics`: the four topics of a service, created, checked and grown."""
+"""`tickcast topics`: the topics of a service, created, checked and grown."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def grow(
     config: ConfigFile = None,
     bootstrap_servers: Servers = None,
 ) -> None:
-    """Give all four topics more partitions, the ticks last; running daemons take the new ones over within seconds.
+    """Give all topics more partitions, the ticks last; running daemons take the new ones over within seconds.
 
     An instrument whose ticks move to another partition begins there with a fresh state.
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from schemas import ResetCause
+
+if TYPE_CHECKING:
+    from daemon.core.scores import Scores
 
 #: Event time before any tick: every tick is later.
 NEVER = -(2**63)
@@ -11,7 +16,8 @@ NEVER = -(2**63)
 class Instrument:
     """State of one instrument in one partition; it changes only by accepted ticks.
 
-    A reset touches `step` and `reset_offset` and whatever (h, c) stand in `slot`; all else is kept across resets.
+    A reset touches `step`, `reset_offset`, whatever (h, c) stand in `slot` and the forecasts that wait for their truth;
+    all else is kept across resets.
     """
 
     __slots__ = (
@@ -28,6 +34,7 @@ class Instrument:
         "pending_reset",
         "price",
         "reset_offset",
+        "scores",
         "seq",
         "session",
         "session_end",
@@ -74,6 +81,8 @@ class Instrument:
         self.pending_reset: ResetCause | None = cause
         #: Why the state started anew at a tick whose forecast was not published; the next forecast says it.
         self.untold_reset: ResetCause | None = None
+        #: Forecasts that wait for their truth, and what came of earlier ones; None before the first tick has run.
+        self.scores: Scores | None = None
         # Marks of the batch in work: its number, and the chain this instrument is in.
         self.batch = -1
         self.chain = -1

@@ -2,6 +2,7 @@
 
     decode -> order -> session -> features      tick by tick, `intake`
     -> waves -> step                            the whole batch at once, `runner`
+    -> scores                                   tick by tick, `scores`
     -> forecast -> messages                     the whole batch at once, `forecast`
 
 Invariants
@@ -16,23 +17,35 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 
 from daemon.core.canary import Canary, Probe
 from daemon.core.features import FeatureTable
-from daemon.core.forecast import Forecaster, Levels
+from daemon.core.forecast import Forecaster
 from daemon.core.instrument import Instrument
 from daemon.core.intake import Intake, OrderLimits, Row
 from daemon.core.letters import dead_letter
 from daemon.core.records import Message, Record
-from daemon.core.runner import Runner
+from daemon.core.runner import Ran, Runner
+from daemon.core.scores import Pending, Scored, published
 from daemon.core.sessions import Rules
 from daemon.core.snapshot import Snapshot, encode
 from daemon.core.spec import ModelSpec
 from daemon.core.step import F32, Step
 from daemon.core.table import Partition, StateTable
-from schemas import SCHEMA_VERSION, Reason, Rejected, ResetCause, Tick, TickDecoder, encode_forecast
+from schemas import (
+    SCHEMA_VERSION,
+    SCORE_VERSION,
+    Reason,
+    Rejected,
+    ResetCause,
+    Tick,
+    TickDecoder,
+    encode_forecast,
+    encode_score,
+)
 
 #: Fits the default limit of a topic.
 DEAD_LETTER_BYTES_MAX = 1_000_000
@@ -63,6 +76,10 @@ class Batch:
     reasons: Counter[Reason] = field(default_factory=Counter)
     resets: Counter[ResetCause] = field(default_factory=Counter)
     evicted_count: int = 0
+    #: Earlier forecasts whose truth came in this batch, in log order: the tick that is it, the column of the horizon.
+    scored: list[tuple[Row, int, Pending]] = field(default_factory=list)
+    #: The same as messages, where they are wanted.
+    scores: list[Message] = field(default_factory=list)
     #: A run of the canary that ended in this batch.
     probe: Probe | None = None
 
@@ -77,6 +94,7 @@ class Pipeline:
     options : the settings that shape payloads
     decoder : reads values; its own for topics whose JSON is not ours
     canary_ticks : JSON values of the canary's sequence; empty for none
+    scores : write scored forecasts as messages, too
     """
 
     def __init__(
@@ -88,8 +106,10 @@ class Pipeline:
         *,
         decoder: TickDecoder | None = None,
         canary_ticks: Sequence[bytes] = (),
+        scores: bool = False,
     ) -> None:
         self._spec = spec
+        self._write_score_messages = scores
         self._options = options
         #: Largest key and value of a dead letter together; the cluster says how large, after we were built.
         self.dead_letter_bytes_max = DEAD_LETTER_BYTES_MAX
@@ -98,7 +118,8 @@ class Pipeline:
         self._features = FeatureTable(spec.columns, spec.volatility_prior, spec.missing)
         self._intake = Intake(self._features, rules, options.limits, prices_may_be_negative=spec.prices_may_be_negative)
         self._table = StateTable(step.initial_state)
-        self._runner = Runner(step, self._table, self._features, Forecaster(spec, options.coverage))
+        self._forecaster = Forecaster(spec, options.coverage)
+        self._runner = Runner(step, self._table, self._features, self._forecaster)
         self._partitions: dict[int, Partition] = {}
         #: Instrument -> number of partitions it has been seen in; more than one means producers key differently.
         self._homes: Counter[str] = Counter()
@@ -116,8 +137,10 @@ class Pipeline:
 
     def fits(self, snapshot: Snapshot) -> bool:
         """Say whether a snapshot has the shape of our states; resets have none."""
+        scores = snapshot.instrument.scores
         shape = (len(snapshot.instrument.cells), snapshot.state.nbytes)
-        return snapshot.is_reset or shape == (len(self._features.start), self._table.row_bytes)
+        scored = scores is None or len(scores.tracks) == len(self._spec.horizons)
+        return snapshot.is_reset or (scored and shape == (len(self._features.start), self._table.row_bytes))
 
     def put_back(self, partition: int, snapshots: Sequence[Snapshot]) -> None:
         """Take instruments from their snapshots, in any order and any number of calls; `settle` ends them."""
@@ -317,21 +340,18 @@ class Pipeline:
             place = self._canary.place(len(rows))
             rows.insert(place, self._canary.next_row())
             records.insert(place, None)
-        outputs, levels, broken = self._runner.run(rows)
+        ran = self._runner.run(rows)
         if self._canary is not None:
-            batch.probe = self._canary.observe(outputs[place])
-        written = self._write(batch, records, rows, levels, broken)
-        batch.outputs = outputs[written]
+            batch.probe = self._canary.observe(ran.outputs[place])
+        written = self._write(batch, records, rows, ran)
+        batch.outputs = ran.outputs[written]
+        self._write_scores(batch, records, rows, ran.scored)
 
-    def _write(
-        self, batch: Batch, records: list[Record | None], rows: list[Row], levels: Levels, broken: set[int]
-    ) -> list[int]:
+    def _write(self, batch: Batch, records: list[Record | None], rows: list[Row], ran: Ran) -> list[int]:
         """Write the outcome of each accepted tick, in log order; return the rows that became forecasts."""
-        mean = levels.mean.tolist()
-        unknown = [None] * len(mean)
-        lower = unknown if levels.lower is None else levels.lower.tolist()
-        upper = unknown if levels.upper is None else levels.upper.tolist()
-        variance = unknown if levels.variance is None else levels.variance.tolist()
+        levels, broken = ran.levels, ran.broken
+        mean, known = levels.mean.tolist(), levels.known.tolist()
+        lower, upper, variance = levels.lower.tolist(), levels.upper.tolist(), levels.variance.tolist()
         horizons, model, warmup_ticks = self._spec.horizons, self._spec.model_id, self._options.warmup_ticks
         written = []
         for index, (record, row) in enumerate(zip(records, rows, strict=True)):
@@ -353,9 +373,9 @@ class Pipeline:
                 "price": row.price,
                 "horizons": horizons,
                 "mean": mean[index],
-                "lower": lower[index],
-                "upper": upper[index],
-                "variance": variance[index],
+                "lower": lower[index] if known[index] else None,
+                "upper": upper[index] if known[index] else None,
+                "variance": variance[index] if known[index] else None,
                 "model": model,
                 "schema_version": SCHEMA_VERSION,
             }
@@ -366,3 +386,34 @@ class Pipeline:
             batch.instruments.append(name)
             written.append(index)
         return written
+
+    def _write_scores(
+        self, batch: Batch, records: list[Record | None], rows: list[Row], found: Sequence[Scored]
+    ) -> None:
+        """Hand on the scored forecasts of all but the canary, as messages too where they are wanted."""
+        told = [(records[index], rows[index], column, forecast) for index, column, forecast in found]
+        batch.scored = [(row, column, forecast) for record, row, column, forecast in told if record is not None]
+        if not (self._write_score_messages and batch.scored):
+            return
+        truths = [record for record, *_ in told if record is not None]
+        ends = published(self._forecaster, [(column, forecast) for _, column, forecast in batch.scored])
+        for record, (row, column, forecast), lower, upper in zip(truths, batch.scored, *ends, strict=True):
+            known, name, outcome = forecast.low != -inf, row.instrument.name, row.price
+            payload = {
+                "id": f"{record.topic}-{record.partition}-{forecast.offset}",
+                "outcome_id": f"{record.topic}-{record.partition}-{record.offset}",
+                "instrument": name,
+                "ts": forecast.ts,
+                "outcome_ts": row.tick.ts,
+                "horizon": self._spec.horizons[column],
+                "price": forecast.price,
+                "mean": forecast.mean,
+                "lower": lower if known else None,
+                "upper": upper if known else None,
+                "outcome": outcome,
+                "below": outcome < lower if known else None,
+                "above": outcome > upper if known else None,
+                "model": self._spec.model_id,
+                "schema_version": SCORE_VERSION,
+            }
+            batch.scores.append(Message(record.partition, name.encode(), encode_score(payload)))

@@ -1,4 +1,4 @@
-"""Takes the rows of a batch through the step: chains, waves, one scan, and what breaks on the way.
+"""Takes the rows of a batch through the step: chains, waves, one scan, what breaks on the way, the scores behind it.
 
 A row breaks when its input, its state or its forecast is not finite. Its instrument is reset there, and the rows after
 it go on from the initial state, as if the batch had been cut at that row.
@@ -7,19 +7,33 @@ it go on from the initial state, as if the batch had been cut at that row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daemon.core.features import FeatureTable
-from daemon.core.forecast import Forecaster, Levels
+from daemon.core.forecast import Forecaster, Levels, Outlook
 from daemon.core.intake import Row
+from daemon.core.scores import Scored, Scorer
 from daemon.core.step import F32, Step
 from daemon.core.table import StateTable
 from daemon.core.waves import Planner
 from schemas import ResetCause
 
 Bools = NDArray[np.bool_]
+
+
+class Ran(NamedTuple):
+    """What became of rows."""
+
+    #: float32 array, shape (rows, outputs); in the model's output units.
+    outputs: F32
+    levels: Levels
+    #: The rows that broke; their outputs and levels say nothing.
+    broken: set[int]
+    #: The earlier forecasts whose truth these rows are, in log order.
+    scored: list[Scored]
 
 
 class Runner:
@@ -30,17 +44,11 @@ class Runner:
         self._table = table
         self._features = features
         self._forecaster = forecaster
+        self._scorer = Scorer(forecaster)
         self._batch = 0
 
-    def run(self, rows: Sequence[Row]) -> tuple[F32, Levels, set[int]]:
-        """Step every row from its own state and keep the last states.
-
-        Returns
-        -------
-        outputs : float32 array, shape (rows, outputs); in the model's output units
-        levels : the forecasts
-        broken : the rows that broke; their outputs and levels say nothing
-        """
+    def run(self, rows: Sequence[Row]) -> Ran:
+        """Step every row from its own state, score what has come true, and keep the last states."""
         self._batch += 1
         planner = Planner(self._batch)
         for row in rows:
@@ -51,16 +59,17 @@ class Runner:
             y, final, finite = self._step.scan(x[order], self._table.gather(planner.start_slots), waves)
             outputs, sound = np.empty_like(y), np.empty(len(rows), np.bool_)
             outputs[order], sound[order] = y, finite
-            levels = self._levels(rows, outputs)
-            sound &= levels.finite
+            outlook = self._outlook(rows, outputs)
+            sound &= outlook.finite
             sound &= np.isfinite(x).all(axis=1)  # a saturated cell can make a finite output of an infinite input
             broken: set[int] = set()
             if not sound.all():
                 broken = self._mend(rows, x, outputs, final, sound, planner)
-                levels = self._levels(rows, outputs)
+                outlook = self._outlook(rows, outputs)
         slots, chains = planner.ends()
         self._table.scatter(slots, final[chains])
-        return outputs, levels, broken
+        levels, scored = self._scorer.run(rows, outlook, broken)
+        return Ran(outputs, levels, broken, scored)
 
     def _mend(self, rows: Sequence[Row], x: F32, outputs: F32, final: F32, sound: Bools, planner: Planner) -> set[int]:
         """Redo the chains that broke, row by row after their first break, and reset their instruments there.
@@ -77,7 +86,7 @@ class Runner:
                 at = slice(index, index + 1)
                 outputs[at], states[chain] = self._step.step(x[at], states[chain])
                 finite = np.isfinite(x[at]).all() and np.isfinite(states[chain]).all()
-                sound[index] = finite and self._levels([row], outputs[at]).finite[0]
+                sound[index] = finite and self._outlook([row], outputs[at]).finite[0]
                 row.step = steps[chain]
                 row.reset = None if row.step else ResetCause.NON_FINITE
                 steps[chain] += 1
@@ -91,6 +100,6 @@ class Runner:
                 row.instrument.resume(steps[chain], row.offset, broke=not sound[index])
         return broken
 
-    def _levels(self, rows: Sequence[Row], outputs: F32) -> Levels:
+    def _outlook(self, rows: Sequence[Row], outputs: F32) -> Outlook:
         price = np.array([row.price for row in rows])
-        return self._forecaster.levels(outputs, price, np.array([row.volatility for row in rows]))
+        return self._forecaster.outlook(outputs, price, np.array([row.volatility for row in rows]))

@@ -3,7 +3,7 @@
 A snapshot is the value of a record in the state topic, keyed by its instrument. Little-endian, without padding:
 
     bytes   what
-    4       b"TCS" and the format, 1
+    4       b"TCS" and the format, 2
     4       CRC-32 of everything after it
     12      revision, ASCII
     8 x i64 next_offset, last_offset, reset_offset, step, last_ts, session_start, session_end, session_since
@@ -14,8 +14,12 @@ A snapshot is the value of a record in the state topic, keyed by its instrument.
     2 x u16 lengths in bytes: session, spoken_session
     2 x u32 counts of numbers: cells, state
     ...     session, spoken_session (UTF-8), cells (f64), state (f32): (h, c) of every layer
+    u16     count of horizons with scores; 0 where nothing is scored yet
+    u16 ... per horizon: count of forecasts that wait for their truth
+    ...     per horizon: its `Track` (7 x f64), then each `Pending` (3 x i64, 7 x f64)
 
-A snapshot without cells and state is a *reset*: nothing is kept, and the next tick says why.
+Format 1 ended with the state. A snapshot without cells and state is a *reset*: nothing is kept, and the next tick says
+why.
 
 Invariants
 ----------
@@ -28,19 +32,26 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
 from daemon.core.instrument import NEVER, Instrument
+from daemon.core.intervals import Track
+from daemon.core.scores import Pending, Scores
 from daemon.core.step import F32
 from schemas import ResetCause
 
-FORMAT = 1
+FORMAT = 2
 MAGIC = b"TCS"
 _HEAD = struct.Struct("<3sBI")
 _BODY = struct.Struct("<12s9q5d3B2H2I")
+_COUNT = struct.Struct("<H")
+_TRACK = struct.Struct("<7d")
+_PENDING = struct.Struct("<3q7d")
 #: Stable numbers of causes; 0 is none. Append only.
 _CAUSES = (
     None,
@@ -126,7 +137,8 @@ def encode(revision: str, next_offset: int, instrument: Instrument, state: bytes
         len(cells),
         len(state) // 4,
     )
-    content = b"".join((body, session_bytes, spoken_bytes, struct.pack(f"<{len(cells)}d", *cells), state))
+    cell_bytes = struct.pack(f"<{len(cells)}d", *cells)
+    content = b"".join((body, session_bytes, spoken_bytes, cell_bytes, state, _encode_scores(instrument.scores)))
     return _HEAD.pack(MAGIC, FORMAT, zlib.crc32(content)) + content
 
 
@@ -159,7 +171,49 @@ def decode(name: str, value: bytes) -> Snapshot:
         raise SnapshotError(f"damaged: {error}") from error
 
 
+def _encode_scores(scores: Scores | None) -> bytes:
+    if scores is None:
+        return _COUNT.pack(0)
+    counts = [len(scores.tracks), *map(len, scores.pending)]
+    parts = [struct.pack(f"<{len(counts)}H", *counts)]
+    for track, waiting in zip(scores.tracks, scores.pending, strict=True):
+        parts.append(_TRACK.pack(*_numbers(track)))
+        parts += [_PENDING.pack(*forecast) for forecast in waiting]
+    return b"".join(parts)
+
+
+#: The fields of a track in the order of its constructor.
+_numbers = attrgetter(*Track.__slots__)
+
+
+def _read_2(name: str, value: bytes) -> Snapshot:
+    snapshot, at = _read(name, value)
+    (horizons,) = _COUNT.unpack_from(value, at)
+    counts = struct.unpack_from(f"<{horizons}H", value, at + _COUNT.size)
+    at += _COUNT.size * (1 + horizons)
+    scores = Scores([], [])
+    for count in counts:
+        scores.tracks.append(Track(*_TRACK.unpack_from(value, at)))
+        at += _TRACK.size
+        end = at + _PENDING.size * count
+        scores.pending.append(deque(Pending(*numbers) for numbers in _PENDING.iter_unpack(value[at:end])))
+        at = end
+    if len(value) != at:
+        raise SnapshotError(f"damaged: {len(value)} bytes do not fit its lengths")
+    if horizons:
+        snapshot.instrument.scores = scores
+    return snapshot
+
+
 def _read_1(name: str, value: bytes) -> Snapshot:
+    snapshot, end = _read(name, value)
+    if len(value) != end:
+        raise SnapshotError(f"damaged: {len(value)} bytes do not fit its lengths")
+    return snapshot
+
+
+def _read(name: str, value: bytes) -> tuple[Snapshot, int]:
+    """Read what all formats begin with, and return where it ends."""
     (revision, next_offset, last_offset, reset_offset, step, last_ts, session_start, session_end, session_since,
      seq, bid, ask, bid_size, ask_size, price, known, pending, untold,
      session_length, spoken_length, cell_count, state_count) = _BODY.unpack_from(value, _HEAD.size)  # fmt: skip
@@ -167,8 +221,6 @@ def _read_1(name: str, value: bytes) -> Snapshot:
     spoken_at = session_at + session_length
     cells_at = spoken_at + spoken_length
     state_at = cells_at + 8 * cell_count
-    if len(value) != state_at + 4 * state_count:
-        raise SnapshotError(f"damaged: {len(value)} bytes do not fit its lengths")
     cells = list(struct.unpack_from(f"<{cell_count}d", value, cells_at))
     instrument = Instrument(name, -1, cells, _CAUSES[pending])
     instrument.untold_reset = _CAUSES[untold]
@@ -185,10 +237,10 @@ def _read_1(name: str, value: bytes) -> Snapshot:
     instrument.ask_size = ask_size if known & 64 else None
     instrument.price = price if known & 128 else None
     state = np.frombuffer(value, FLOATS, state_count, state_at)
-    return Snapshot(revision.decode("ascii"), next_offset, instrument, state)
+    return Snapshot(revision.decode("ascii"), next_offset, instrument, state), state_at + 4 * state_count
 
 
 #: What reads which format: the present one and the one before it.
-READERS: dict[int, Callable[[str, bytes], Snapshot]] = {1: _read_1}
+READERS: dict[int, Callable[[str, bytes], Snapshot]] = {1: _read_1, 2: _read_2}
 
 assert NEVER == -(2**63), "the format stores it as an i64"

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from daemon import errors
 from daemon.config import Settings
-from daemon.metrics import Metrics
+from daemon.metrics import Metrics, Watch
 from daemon.spread import PredictionSpread
 from schemas import Reason, ResetCause
 
@@ -87,7 +87,7 @@ def _default(info: FieldInfo) -> str:
 def metrics_table() -> Iterator[str]:
     """One row per metric, from the registry itself."""
     registry = CollectorRegistry()
-    Metrics(registry, PredictionSpread(1, 1))
+    Metrics(registry, Watch(PredictionSpread(1, 1)))
     yield "| metric | type | labels | meaning |"
     yield "|---|---|---|---|"
     families = [

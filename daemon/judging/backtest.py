@@ -100,7 +100,8 @@ def backtest(
     """
     naming = naming or Naming()
     engine = build_engine(settings.model_copy(update={"ticks": TicksSettings()}))
-    spec = engine.bundle.spec
+    bundle = Bundle.load(settings.model.bundle)
+    spec = bundle.spec
     recorder = Recorder(spec.horizons, differences=spec.prices_may_be_negative)
     count, refused, began = 0, Counter[str](), time.monotonic()
     with _lines_to(forecasts) as write:
@@ -113,7 +114,7 @@ def backtest(
         if refused.total() == count:
             raise TickFileError(_nothing_usable(count, refused))
     seconds = time.monotonic() - began
-    return Backtest(engine.bundle, recorder.tapes(), count, refused, seconds, settings.pipeline.coverage)
+    return Backtest(bundle, recorder.tapes(), count, refused, seconds, settings.pipeline.coverage)
 
 
 #: A record, and whether its tick holds a quote.

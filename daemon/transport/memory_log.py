@@ -32,7 +32,7 @@ SourcePoint = Literal["poll", "committed_read", "confirm", "bounds", "read"]
 SinkPoint = Literal["open", "begin", "send", "offsets", "commit", "committed"]
 Point = SourcePoint | SinkPoint
 
-TOPICS: tuple[Topic, ...] = ("ticks", "forecasts", "dead_letters", "state")
+TOPICS: tuple[Topic, ...] = ("ticks", "forecasts", "dead_letters", "state", "scores")
 
 
 class ProducerFenced(Refused):

@@ -28,7 +28,7 @@ from typing import Literal, Protocol
 from daemon.core.records import Message, Record
 
 #: The output topics by role; the adapter knows their names.
-Role = Literal["forecasts", "dead_letters", "state"]
+Role = Literal["forecasts", "dead_letters", "state", "scores"]
 #: The topics that can be read without a group: the first two by recoveries, all by tools.
 Readable = Literal["ticks"] | Role
 

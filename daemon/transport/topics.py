@@ -1,4 +1,4 @@
-"""What our four topics must look like, and what is wrong with those found. Pure: no client, no network."""
+"""What our topics must look like, and what is wrong with those found. Pure: no client, no network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from daemon.config import TopicSettings
 from daemon.errors import AccessDenied, TickcastError, TopicError
 
-ROLES = ("ticks", "forecasts", "state", "dead_letters")
+ROLES = ("ticks", "forecasts", "state", "dead_letters", "scores")
+#: The settings may leave this one out.
+OPTIONAL = "scores"
 
 #: A dead letter is its tick and headers that tell where it came from; 64 KiB hold those many times over.
 DEAD_LETTER_EXTRA_BYTES = 64 * 1024
@@ -33,10 +35,11 @@ RIGHTS = {
     "forecasts": frozenset({"WRITE"}),
     "state": frozenset({"READ", "WRITE"}),
     "dead_letters": frozenset({"WRITE"}),
+    "scores": frozenset({"WRITE"}),
 }
 
 #: A tick may only appear in a new partition when there is a place for everything that it leads to.
-GROWTH_ORDER = ("state", "forecasts", "dead_letters", "ticks")
+GROWTH_ORDER = ("state", "scores", "forecasts", "dead_letters", "ticks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,8 @@ def creation_config(role: str, ticks: TopicFacts) -> dict[str, str]:
 
 
 def names_by_role(topics: TopicSettings) -> dict[str, str]:
-    """Return the topic name of each role."""
-    return {role: getattr(topics, role) for role in ROLES}
+    """Return the topic name of each role that the settings name one for."""
+    return {role: getattr(topics, role) for role in ROLES if role != OPTIONAL or topics.scores}
 
 
 def find_problems(facts: Mapping[str, TopicFacts]) -> list[TickcastError]:
@@ -102,7 +105,7 @@ def _missing(facts: Mapping[str, TopicFacts]) -> Iterator[TickcastError]:
 
 def _unequal_partitions(facts: Mapping[str, TopicFacts]) -> Iterator[TickcastError]:
     ticks = facts["ticks"]
-    for role in ("forecasts", "state"):
+    for role in ("forecasts", "state", *([OPTIONAL] if OPTIONAL in facts else [])):
         topic = facts[role]
         if ticks.partitions and topic.partitions and topic.partitions != ticks.partitions:
             yield TopicError(

@@ -12,6 +12,7 @@ from daemon.core.forecast import Forecaster
 from daemon.core.instrument import Instrument
 from daemon.core.intake import Intake, Row
 from daemon.core.records import InputRecord
+from daemon.core.scores import Scorer
 from daemon.core.step import F32
 from schemas import Rejected, ResetCause, TickDecoder
 from tests.property.logs import LIMITS, SPEC, rules
@@ -19,13 +20,14 @@ from tests.steps import RandomStep
 
 
 class Oracle:
-    """Answers record by record with (step, reset, mean, variance), or with the reason of the dead letter."""
+    """Answers record by record with (step, reset, mean, lower, upper, variance), or with a dead letter's reason."""
 
     def __init__(self, instruments_max: int) -> None:
         self._instruments_max = instruments_max
         self._features = FeatureTable(SPEC.columns, SPEC.volatility_prior)
         self._intake = Intake(self._features, rules(), LIMITS)
         self._forecaster = Forecaster(SPEC, coverage=0.9)
+        self._scorer = Scorer(self._forecaster)
         self._step = RandomStep(len(SPEC.columns), len(SPEC.outputs))
         #: Per partition: instrument -> its kept part and (h, c), least recently accepted first.
         self._known: dict[int, dict[str, tuple[Instrument, F32]]] = {}
@@ -50,9 +52,12 @@ class Oracle:
         with np.errstate(all="ignore"):
             x = self._features.inputs([row.features])
             y, after = self._step.step(x, state)
-            levels = self._forecaster.levels(y, np.array([row.price]), np.array([row.volatility]))
-        if np.isfinite(after).all() and np.isfinite(y).all() and levels.finite[0]:
-            return (row.step, row.reset, levels.mean[0].tolist(), levels.variance[0].tolist()), after
+            outlook = self._forecaster.outlook(y, np.array([row.price]), np.array([row.volatility]))
+        whole = np.isfinite(after).all() and np.isfinite(y).all() and outlook.finite[0]
+        levels, _ = self._scorer.run([row], outlook, set() if whole else {0})
+        if whole:
+            figures = (levels.mean, levels.lower, levels.upper, levels.variance)
+            return (row.step, row.reset, *(figure[0].tolist() for figure in figures)), after
         row.instrument.pending_reset = ResetCause.NON_FINITE
         return "non_finite", self._step.initial_state[None, :]
 

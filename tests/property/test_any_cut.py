@@ -66,7 +66,8 @@ def test_the_pipeline_says_what_a_plain_loop_says(log, cut, room):
             found.append(headers(message)["reason"])
         else:
             payload = json.loads(message.value)
-            found.append((payload["step"], payload["reset"], payload["mean"], payload["variance"]))
+            names = ("step", "reset", "mean", "lower", "upper", "variance")
+            found.append(tuple(payload[name] for name in names))
     assert found == answers(log, room)
 
 

@@ -17,7 +17,7 @@ from daemon.core.pin import Pin
 from daemon.core.records import InputRecord
 from daemon.errors import BundleError, TransactionFailed
 from daemon.health import Health
-from daemon.metrics import Metrics
+from daemon.metrics import Metrics, Watch
 from daemon.phases import Phase, Phases
 from daemon.pins import PinFollower
 from daemon.recovery import Recovery
@@ -216,8 +216,8 @@ class Process:
     def _load(self, revision: str) -> Model:
         if self._lacks(revision):
             raise BundleError(f"there is no bundle {revision}")
-        spread = PredictionSpread(len(SPEC.outputs), 5)
-        return Model(revision, revision, pipeline(revision, self._settings.instruments_max), spread)
+        watch = Watch(PredictionSpread(len(SPEC.outputs), 5))
+        return Model(revision, revision, pipeline(revision, self._settings.instruments_max), watch)
 
     @property
     def replaced(self) -> bool:
@@ -254,4 +254,4 @@ class SharedMetrics(Metrics):
 
 @cache
 def _metrics() -> SharedMetrics:
-    return SharedMetrics(CollectorRegistry(), PredictionSpread(len(SPEC.outputs), 5))
+    return SharedMetrics(CollectorRegistry(), Watch(PredictionSpread(len(SPEC.outputs), 5)))

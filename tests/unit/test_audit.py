@@ -22,7 +22,7 @@ from daemon.core.sessions import Gap, Rules
 from daemon.core.snapshot import Snapshot, decode, encode, encode_reset
 from daemon.errors import TickcastError
 from daemon.health import Health
-from daemon.metrics import Metrics
+from daemon.metrics import Metrics, Watch
 from daemon.recovery import Recovery
 from daemon.resume import Terms
 from daemon.service import LoopOptions, Service
@@ -101,7 +101,7 @@ class Instance:
             made,
             Recovery(self.source, MemoryReader(log), made, terms, monotonic=clock.monotonic),
             Checkpoints(made, 5.0, checkpoint_ticks, clock.monotonic),
-            Metrics(CollectorRegistry(), PredictionSpread(len(OUTPUTS), 5)),
+            Metrics(CollectorRegistry(), Watch(PredictionSpread(len(OUTPUTS), 5))),
             Health(60, clock.monotonic),
             LoopOptions(max_batch_ticks=5),
             clock,

@@ -50,7 +50,7 @@ def test_command_line_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch)
             "pipeline.max_batch_ticks = 0: input should be greater than or equal to 1",
         ),
         ("[pipeline]\ncoverage = nan\n", "pipeline.coverage"),
-        ("[topics]\nticks = 'a'\nforecasts = 'a'\n", "topics: the four topics must have different names"),
+        ("[topics]\nticks = 'a'\nforecasts = 'a'\n", "topics: the topics must have different names"),
         ("[[session]]\nrule = 'calendar'\n", 'session.0: rule "calendar" needs `calendar`'),
         ("[[session]]\nrule = 'daily'\ntime = '17:00'\n", 'session.0: rule "daily" needs `time` and `zone`'),
         ("[[session]]\nrule = 'weekly'\n", "session.0.rule = 'weekly'"),

@@ -18,7 +18,7 @@ from daemon.core.records import Message
 from daemon.dev.tables import filled
 from daemon.errors import SettingsError
 from daemon.health import Health, HealthServer
-from daemon.metrics import BatchHistogram, Metrics
+from daemon.metrics import BatchHistogram, Metrics, Watch
 from daemon.spread import FEWEST, OTHER, WINDOW, PredictionSpread
 from schemas import Reason, ResetCause
 
@@ -41,7 +41,7 @@ def samples(registry: CollectorRegistry) -> dict[tuple[str, tuple[str, ...]], fl
 
 def test_a_committed_batch_is_counted_by_outcome_reason_and_cause() -> None:
     registry = CollectorRegistry()
-    metrics = Metrics(registry, PredictionSpread(1, 5))
+    metrics = Metrics(registry, Watch(PredictionSpread(1, 5)))
     batch = batch_of(["A", "B"], np.zeros((2, 1)), reasons=Counter({Reason.LATE: 3}))
     batch.dead_letters = [Message(0, b"", b"")] * 3
     batch.resets = Counter({ResetCause.FIRST: 2})
@@ -89,7 +89,7 @@ def test_spread_equals_the_variance_of_the_last_window_however_it_was_cut() -> N
 def test_a_constant_forecast_shows_as_collapsed() -> None:
     registry = CollectorRegistry()
     spread = PredictionSpread(1, 5)
-    metrics = Metrics(registry, spread, validation_variance=1.0)
+    metrics = Metrics(registry, Watch(spread, validation_variance=1.0))
     rng = np.random.default_rng(0)
     metrics.committed(batch_of(["GOOD"] * FEWEST, rng.standard_normal((FEWEST, 1))), now=0)
     metrics.committed(batch_of(["STUCK"] * FEWEST, np.full((FEWEST, 1), 0.3)), now=0)
@@ -102,7 +102,7 @@ def test_a_constant_forecast_shows_as_collapsed() -> None:
 def test_five_thousand_instruments_leave_the_series_bounded() -> None:
     registry = CollectorRegistry()
     spread = PredictionSpread(1, instruments_max=50)
-    metrics = Metrics(registry, spread, validation_variance=1.0)
+    metrics = Metrics(registry, Watch(spread, validation_variance=1.0))
     rng = np.random.default_rng(0)
     names = [f"I{i % 5000}" for i in range(5000 * FEWEST)]
     metrics.committed(batch_of(names, rng.standard_normal((len(names), 1))), now=0)
@@ -113,7 +113,7 @@ def test_five_thousand_instruments_leave_the_series_bounded() -> None:
 
 def test_given_up_partitions_disappear_from_the_lag() -> None:
     registry = CollectorRegistry()
-    metrics = Metrics(registry, PredictionSpread(1, 1))
+    metrics = Metrics(registry, Watch(PredictionSpread(1, 1)))
     metrics.lags({0: 5, 1: 6})
     metrics.lags({1: 2})
     assert {key: v for key, v in samples(registry).items() if key[0] == "tickcast_consumer_lag_ticks"} == {

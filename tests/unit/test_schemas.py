@@ -140,7 +140,7 @@ def test_every_reference_of_the_asyncapi_document_leads_somewhere():
     path = Path(generate.FOLDER) / "asyncapi.yaml"
     document = yaml.safe_load(path.read_text("utf-8"))
     found = list(references(document))
-    assert len(found) == 10
+    assert len(found) == 13
     for reference in found:
         if reference.startswith("#/"):
             node = document
@@ -157,10 +157,11 @@ def test_the_asyncapi_document_names_the_default_topics_and_what_users_do_with_t
         "ticks": topics.ticks,
         "forecasts": topics.forecasts,
         "deadLetters": topics.dead_letters,
+        "scores": "scores",  # there is one only where it is named
         "state": topics.state,
     }
     actions = {each["channel"]["$ref"].rpartition("/")[2]: each["action"] for each in document["operations"].values()}
-    assert actions == {"ticks": "send", "forecasts": "receive", "deadLetters": "receive"}
+    assert actions == {"ticks": "send", "forecasts": "receive", "scores": "receive", "deadLetters": "receive"}
 
 
 def test_every_reason_and_cause_has_a_meaning_that_the_schemas_print():

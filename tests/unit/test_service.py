@@ -14,7 +14,7 @@ from daemon.core.pipeline import Pipeline
 from daemon.core.records import Message
 from daemon.errors import BrokerUnavailable, Fenced, TooManyDeadLetters, TopicError
 from daemon.health import Health
-from daemon.metrics import Metrics
+from daemon.metrics import Metrics, Watch
 from daemon.recovery import Recovery
 from daemon.resume import Terms
 from daemon.service import LoopOptions, Service
@@ -72,7 +72,7 @@ class Instance:
             self.pipeline,
             self.recovery,
             Checkpoints(self.pipeline, checkpoint_seconds, 100_000, self.clock.monotonic),
-            Metrics(self.registry, PredictionSpread(len(OUTPUTS), 5)),
+            Metrics(self.registry, Watch(PredictionSpread(len(OUTPUTS), 5))),
             self.health,
             LoopOptions(**{"max_batch_ticks": 5, **options}),  # type: ignore[arg-type]
             self.clock,

@@ -19,7 +19,7 @@ from daemon.core.pipeline import Pipeline
 from daemon.core.spec import Column, ModelSpec
 from daemon.errors import BrokerUnavailable, BundleError
 from daemon.health import Health
-from daemon.metrics import Metrics
+from daemon.metrics import Metrics, Watch
 from daemon.recovery import Recovery
 from daemon.resume import Terms
 from daemon.service import LoopOptions, Service
@@ -97,7 +97,7 @@ class World:
             live,
             self.recovery,
             Checkpoints(live, 5.0, 100_000, self.clock.monotonic),
-            Metrics(self.registry, PredictionSpread(len(OUTPUTS), 5)),
+            Metrics(self.registry, Watch(PredictionSpread(len(OUTPUTS), 5))),
             self.health,
             LoopOptions(max_batch_ticks=5),
             self.clock,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections import deque
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
 import pytest
 
 from daemon.core.instrument import NEVER, Instrument
+from daemon.core.intervals import Track
+from daemon.core.scores import Pending, Scores
 from daemon.core.snapshot import MAGIC, Snapshot, SnapshotError, decode, encode, encode_reset
 from schemas import ResetCause
 
@@ -51,6 +55,33 @@ GOLDEN_CONTENT = bytes.fromhex(
     "0100c07f"  # state NaN with a payload
 )
 GOLDEN = b"TCS\x01" + bytes.fromhex("7d6d1188") + GOLDEN_CONTENT
+#: What format 2 adds.
+GOLDEN_SCORES = bytes.fromhex(
+    "0200"  # horizons
+    "0000"  # waiting at the first
+    "0100"  # waiting at the second
+    + (
+        track := "000000000000f83f"  # low 1.5
+        "000000000000e0bf"  # high -0.5
+        "000000000000d03f"  # low_debt 0.25
+        "00000000000000c0"  # high_debt -2.0
+        "0000000000001040"  # mean_square 4.0
+        "000000000000e83f"  # still 0.75
+        "0000000000002840"  # count 12.0
+    )
+    + track
+    + "3200000000000000"  # due 50
+    "6200000000000000"  # offset 98
+    "0160856dc88fa617"  # ts
+    "0000000000005940"  # price 100.0
+    "0000000000205940"  # mean 100.5
+    "0000000000001240"  # value 4.5
+    "0000000000000040"  # unit 2.0
+    "000000000000f0ff"  # low -inf
+    "000000000000f07f"  # high inf
+    "000000000000f03f"  # holds_price
+)
+GOLDEN_2 = b"TCS\x02" + struct.pack("<I", zlib.crc32(GOLDEN_CONTENT + GOLDEN_SCORES)) + GOLDEN_CONTENT + GOLDEN_SCORES
 
 
 def instrument(cells: tuple[float, ...] = (1e-8, -2.5), **facts: Any) -> Instrument:
@@ -64,8 +95,12 @@ def instrument(cells: tuple[float, ...] = (1e-8, -2.5), **facts: Any) -> Instrum
 
 def bits(snapshot: Snapshot) -> dict[str, Any]:
     """Return all that a snapshot says, floats by their bits, so that NaN equals itself and -0.0 is not 0.0."""
-    names = sorted(set(Instrument.__slots__) - {"slot", "batch", "chain", "cells"})
+    names = sorted(set(Instrument.__slots__) - {"slot", "batch", "chain", "cells", "scores"})
     facts = {name: _bits(getattr(snapshot.instrument, name)) for name in names}
+    scores = snapshot.instrument.scores
+    if scores is not None:
+        facts["tracks"] = [tuple(map(_bits, astuple(track))) for track in scores.tracks]
+        facts["waiting"] = [[tuple(map(_bits, each)) for each in waiting] for waiting in scores.pending]
     cells = struct.pack(f"<{len(snapshot.instrument.cells)}d", *snapshot.instrument.cells)
     state = (snapshot.state.dtype, snapshot.state.tobytes())
     return {**facts, "cells": cells, "state": state, "at": (snapshot.revision, snapshot.next_offset)}
@@ -87,6 +122,12 @@ def checksummed(content: bytes, version: int = 1) -> bytes:
     return struct.pack("<3sBI", MAGIC, version, zlib.crc32(content)) + content
 
 
+def golden_scores() -> Scores:
+    track = Track(1.5, -0.5, 0.25, -2.0, 4.0, 0.75, 12.0)
+    pending = Pending(50, 98, 1704207600000000001, 100.0, 100.5, 4.5, 2.0, float("-inf"), float("inf"), 1.0)
+    return Scores([track, track], [deque(), deque([pending])])
+
+
 def golden_instrument() -> Instrument:
     nan = struct.unpack("<d", bytes.fromhex("010000000000f87f"))[0]
     facts: dict[str, Any] = {"last_offset": 99, "reset_offset": 7, "step": 42, "seq": -2, "session": "é1"}
@@ -104,9 +145,24 @@ def test_format_1_is_read_for_ever() -> None:
     assert not found.is_reset
 
 
-def test_format_1_is_what_is_written() -> None:
+def test_format_2_is_read_for_ever_and_is_what_is_written() -> None:
     state = bytes.fromhex("0000803f 00000080 0100c07f")
-    assert encode(REVISION, 100, golden_instrument(), state).hex() == GOLDEN.hex()
+    expected = golden_instrument()
+    expected.scores = golden_scores()
+    found = decode("A", GOLDEN_2)
+    assert bits(found) == bits(Snapshot(REVISION, 100, expected, np.frombuffer(state, np.float32)))
+    assert encode(REVISION, 100, expected, state).hex() == GOLDEN_2.hex()
+
+
+def test_scores_are_kept_by_their_bits() -> None:
+    track = Track(float("nan"), -0.0, 5e-324, float("inf"), 1e-24, 0.5, 2.0**60)
+    pending = Pending(I64_MAX, I64_MIN, 0, 1.0, -0.0, 3.0, 5e-324, float("-inf"), float("inf"), 1.0)
+    for waiting in ([], [pending], [pending] * 8):
+        there_and_back(instrument(scores=Scores([track, track], [deque(waiting), deque()])))
+
+
+def test_scores_that_hold_nothing_yet_and_none_are_not_told_apart() -> None:
+    assert decode("A", encode(REVISION, 1, instrument(scores=Scores([], [])), b"")).instrument.scores is None
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, None, 5e-324, -1.7976931348623157e308, float("inf"), float("nan")])
@@ -175,28 +231,30 @@ def test_a_reset_keeps_nothing_but_cause_and_place(cause: ResetCause) -> None:
 
 
 def test_every_flipped_bit_is_noticed() -> None:
-    for place in range(8 * len(GOLDEN)):
-        damaged = bytearray(GOLDEN)
+    for place in range(8 * len(GOLDEN_2)):
+        damaged = bytearray(GOLDEN_2)
         damaged[place // 8] ^= 1 << place % 8
         with pytest.raises(SnapshotError):
             decode("A", bytes(damaged))
 
 
 def test_every_lost_end_is_noticed() -> None:
-    for length in range(len(GOLDEN)):
-        with pytest.raises(SnapshotError):
-            decode("A", GOLDEN[:length])
+    for whole in (GOLDEN, GOLDEN_2):
+        for length in range(len(whole)):
+            with pytest.raises(SnapshotError):
+                decode("A", whole[:length])
 
 
 @pytest.mark.parametrize("more", [b"\0", GOLDEN])
-def test_bytes_behind_the_end_are_noticed(more: bytes) -> None:
+@pytest.mark.parametrize(("content", "version"), [(GOLDEN_CONTENT, 1), (GOLDEN_CONTENT + GOLDEN_SCORES, 2)])
+def test_bytes_behind_the_end_are_noticed(content: bytes, version: int, more: bytes) -> None:
     with pytest.raises(SnapshotError, match="damaged"):
-        decode("A", GOLDEN + more)
+        decode("A", checksummed(content + more, version))
 
 
-@pytest.mark.parametrize("version", [0, 2, 255])
+@pytest.mark.parametrize("version", [0, 3, 255])
 def test_a_format_of_another_release_is_named(version: int) -> None:
-    with pytest.raises(SnapshotError, match=f"format {version} is not known here, only 1"):
+    with pytest.raises(SnapshotError, match=f"format {version} is not known here, only 1, 2"):
         decode("A", checksummed(GOLDEN_CONTENT, version))
 
 
@@ -226,6 +284,7 @@ def test_what_says_nothing_behind_a_good_checksum_is_refused_too(place: int, wro
 
 
 def test_content_without_all_its_fields_is_refused_behind_a_good_checksum() -> None:
-    for length in range(len(GOLDEN_CONTENT)):
-        with pytest.raises(SnapshotError, match="damaged"):
-            decode("A", checksummed(GOLDEN_CONTENT[:length]))
+    for content, version in ((GOLDEN_CONTENT, 1), (GOLDEN_CONTENT + GOLDEN_SCORES, 2)):
+        for length in range(len(content)):
+            with pytest.raises(SnapshotError, match="damaged"):
+                decode("A", checksummed(content[:length], version))
