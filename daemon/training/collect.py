@@ -37,6 +37,8 @@ class Track:
     price: F64
     #: True where the recurrent state starts anew.
     resets: NDArray[np.bool_]
+    #: Log return of the reference price since the tick before; 0 where a session opens.
+    returns: F64
     #: shape (ticks, columns), not scaled yet.
     features: F64
 
@@ -76,13 +78,14 @@ class _Columns:
         self.features.extend(row.features)
 
     def track(self) -> Track:
-        count = len(self.ts)
+        rows = np.array(self.features, np.float64).reshape(len(self.ts), -1)
         return Track(
             self.instrument.name,
             np.array(self.ts, np.int64),
             np.array(self.price, np.float64),
             np.array(self.resets, np.bool_),
-            np.array(self.features, np.float64).reshape(count, -1),
+            rows[:, -1].copy(),
+            rows[:, :-1].copy(),
         )
 
 
@@ -107,8 +110,8 @@ def collect(
     TickFileError : most of the ticks were refused
     """
     try:
-        # The scale is left to numpy later: (value - mean) / std has the same bits there.
-        table = FeatureTable([Column(name) for name in columns], volatility_prior=1e-4)
+        # Scales are left for later, when the training part is known. The last column is for the volatility.
+        table = FeatureTable([Column(name) for name in (*columns, "return")], volatility_prior=1e-4)
     except ValueError as error:
         raise SettingsError(str(error)) from error
     intake, decoder = Intake(table, rules, LIMITS), TickDecoder()

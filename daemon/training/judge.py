@@ -2,104 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from daemon.core.features import frozen_scales, scaled
-from daemon.core.spec import Column, Output
+from daemon.core.spec import Output
 from daemon.core.step import F32
-from daemon.training.dataset import Split, in_returns, in_units
+from daemon.training.collect import F64
+from daemon.training.dataset import Part, Split
 from daemon.training.fit import run_through
+from daemon.training.options import Skills
+from daemon.training.scales import in_returns, in_units
 from daemon.training.scores import residual_figures, skill
+from daemon.training.series import Series
 
 if TYPE_CHECKING:
     from daemon.training.network import Network
 
-#: Ticks before the validation part that bring the state up to date when an epoch is judged. Running the whole training
-#: part each time would double the work; the final figures do come from whole sessions.
+#: Ticks before a row that bring the state up to date while epochs are judged. Running whole sessions each time would
+#: more than double the work; the final figures do come from whole sessions.
 WARMUP_TICKS = 512
+#: Rows of one stretch of the validation part: stretches run side by side.
+STRETCH_TICKS = 1536
 
 
 class Validation:
     """The validation part, ready to be run after every epoch."""
 
-    def __init__(
-        self, network: Network, splits: Sequence[Split], columns: Sequence[Column], outputs: Sequence[Output]
-    ) -> None:
-        self._network = network
-        self._outputs = outputs
-        self._splits = [split for split in splits if len(split.validation.target)]
-        self._begins = [max(split.validation.begin - WARMUP_TICKS, 0) for split in self._splits]
-        self._x = [
-            _sessions(split, begin, split.validation.end, columns)
-            for split, begin in zip(self._splits, self._begins, strict=True)
-        ]
+    def __init__(self, network: Network, series: Sequence[Series], outputs: Sequence[Output]) -> None:
+        self._network, self._series, self._outputs = network, series, outputs
+        #: Per stretch: the index of its series, its rows, and those with the warm-up cut into sessions.
+        self._stretches: list[tuple[int, int, int, list[F32]]] = []
+        for index, one in enumerate(series):
+            part = one.split.validation
+            for begin in range(part.begin, part.end, STRETCH_TICKS):
+                end = min(begin + STRETCH_TICKS, part.end)
+                sessions = one.sessions(max(begin - WARMUP_TICKS, 0), end)
+                self._stretches.append((index, begin, end, sessions))
 
     def skill(self) -> float:
-        """Return the mean skill over instruments and outputs, of those where anything moves."""
-        found = _run(self._network, self._x, len(self._outputs))
-        skills = []
-        for split, begin, y in zip(self._splits, self._begins, found, strict=True):
-            predicted = in_returns(y[split.validation.begin - begin :], self._outputs)
-            skills += [value for value in skill(split.validation.target, predicted) if value is not None]
-        return float(np.mean(skills))
+        """Return the mean skill over instruments and horizons, of those where anything moves."""
+        joined = _run(self._network, [sessions for *_, sessions in self._stretches], len(self._outputs))
+        rows: list[list[F32]] = [[] for _ in self._series]
+        for (index, begin, end, _), y in zip(self._stretches, joined, strict=True):
+            rows[index].append(y[begin - end :])
+        skills: list[float] = []
+        for one, found in zip(self._series, rows, strict=True):
+            if found:
+                part = one.split.validation
+                predicted = in_returns(np.concatenate(found), self._outputs, one.volatility[part.begin : part.end])
+                skills += [value for value in skill(part.target, predicted) if value is not None]
+        return float(np.mean(skills)) if skills else float("nan")
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The network's outputs for every tick, with the state carried as the daemon carries it."""
+    """A model's outputs for every tick."""
 
-    splits: Sequence[Split]
-    #: One float32 array per split, shape (ticks, outputs), in output units.
+    series: Sequence[Series]
+    outputs: Sequence[Output]
+    #: One float32 array per series, shape (ticks, outputs), in output units.
     y: Sequence[F32]
 
-    def test_skills(self, outputs: Sequence[Output]) -> dict[str, tuple[float | None, ...]]:
+    def forecasts(self, part: Callable[[Split], Part]) -> dict[str, tuple[F64, F64]]:
+        """Return targets and forecasts by instrument, both log returns of shape (rows, horizons)."""
+        found = {}
+        for one, y in zip(self.series, self.y, strict=True):
+            rows = part(one.split)
+            at = slice(rows.begin, rows.end)
+            if len(rows.target):
+                found[one.split.track.name] = (rows.target, in_returns(y[at], self.outputs, one.volatility[at]))
+        return found
+
+    def test_skills(self) -> dict[str, Skills]:
         """Return the skill on the test part, per instrument that ticks there."""
-        return {
-            split.track.name: tuple(skill(split.test.target, in_returns(y[split.test.begin :], outputs)))
-            for split, y in zip(self.splits, self.y, strict=True)
-            if len(split.test.target)
-        }
+        forecasts = self.forecasts(lambda split: split.test)
+        return {name: tuple(skill(target, found)) for name, (target, found) in forecasts.items()}
 
     def validation_variance(self) -> float:
         """Return the variance of the outputs on the validation part, in output units, mean over the outputs."""
-        y = np.concatenate([y[split.validation.begin : split.validation.end] for split, y in self._pairs()])
-        return float(y.astype(np.float64).var(axis=0).mean())
+        y = [y[one.split.validation.begin : one.split.validation.end] for one, y in self._pairs()]
+        return float(np.concatenate(y).astype(np.float64).var(axis=0).mean())
 
-    def outputs_with_residuals(self, outputs: Sequence[Output]) -> tuple[Output, ...]:
-        """Return the outputs with the spread of their errors on the validation part."""
-        residual = np.concatenate(
-            [
-                in_units(split.validation.target, outputs) - y[split.validation.begin : split.validation.end]
-                for split, y in self._pairs()
-            ]
-        )
-        figures = [residual_figures(residual[:, column]) for column in range(len(outputs))]
-        return tuple(
+    def outputs_with_residuals(self) -> tuple[Output, ...]:
+        """Return the outputs, the means with the spread of their errors on the validation part."""
+        means = sum(output.of == "mean" for output in self.outputs)
+        residual = []
+        for one, y in self._pairs():
+            part = one.split.validation
+            at = slice(part.begin, part.end)
+            residual.append(in_units(part.target, self.outputs, one.volatility[at]) - y[at, :means])
+        columns = np.concatenate(residual).T
+        figures = [residual_figures(column) for column in columns]
+        told = [
             replace(output, residual_variance=variance, residual_quantiles=quantiles)
-            for output, (variance, quantiles) in zip(outputs, figures, strict=True)
-        )
+            for output, (variance, quantiles) in zip(self.outputs, figures, strict=False)
+        ]
+        return (*told, *self.outputs[means:])
 
-    def _pairs(self) -> list[tuple[Split, F32]]:
-        return list(zip(self.splits, self.y, strict=True))
-
-
-def judge(network: Network, splits: Sequence[Split], columns: Sequence[Column], outputs: Sequence[Output]) -> Judged:
-    """Run every instrument's ticks from its first one."""
-    x = [_sessions(split, 0, len(split.track.ts), columns) for split in splits]
-    return Judged(splits, _run(network, x, len(outputs)))
+    def _pairs(self) -> list[tuple[Series, F32]]:
+        return list(zip(self.series, self.y, strict=True))
 
 
-def _sessions(split: Split, begin: int, end: int, columns: Sequence[Column]) -> list[F32]:
-    """Return the scaled rows `begin` to `end`, cut where the state starts anew."""
-    x = scaled(split.track.features[begin:end], *frozen_scales(columns))
-    return [part for part in np.split(x, np.flatnonzero(split.track.resets[begin:end])) if len(part)]
+def judge(network: Network, series: Sequence[Series], outputs: Sequence[Output]) -> Judged:
+    """Run every instrument's ticks from its first one, with the state carried as the daemon carries it."""
+    sessions = [one.sessions(0, len(one.x)) for one in series]
+    return Judged(series, outputs, _run(network, sessions, len(outputs)))
 
 
-def _run(network: Network, sessions: Sequence[Sequence[F32]], outputs: int) -> list[F32]:
-    """Run sessions, grouped by instrument, and join the outputs of each group."""
-    found = iter(run_through(network, [x for group in sessions for x in group], outputs))
-    return [np.concatenate([next(found) for _ in group]) for group in sessions]
+def judge_reset(network: Network, series: Sequence[Series], outputs: Sequence[Output]) -> Judged:
+    """Run the test parts with the state reset at every tick; the other rows are NaN."""
+    y = []
+    for one in series:
+        found = np.full((len(one.x), len(outputs)), np.nan, np.float32)
+        found[one.split.test.begin :] = run_reset(network, one.x[one.split.test.begin :], len(outputs))
+        y.append(found)
+    return Judged(series, outputs, y)
+
+
+def run_reset(network: Network, x: F32, outputs: int) -> F32:
+    """Run each row as the first of a session."""
+    return network.run_from_zero(x) if len(x) else np.zeros((0, outputs), np.float32)
+
+
+def _run(network: Network, groups: Sequence[Sequence[F32]], outputs: int) -> list[F32]:
+    """Run sessions, grouped, and join the outputs of each group."""
+    found = iter(run_through(network, [x for group in groups for x in group], outputs))
+    return [np.concatenate([next(found) for _ in group]) for group in groups]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from daemon.config import SessionSettings
+from daemon.core.spec import OutputOf
 from daemon.errors import SettingsError
 
 #: The order book's pressure, the flow of trades, the latest returns over several spans, and how fast ticks come.
@@ -17,16 +18,33 @@ DEFAULT_COLUMNS = (
     "imbalance",
     "micro",
     "signed_size",
+    "sweep",
     "trade",
     "wait",
     "ema:5:return",
     "ema:20:return",
-    "ema:100:return",
     "ema:10:signed_size",
-    "ema:50:signed_size",
     "ema:5:imbalance",
     "ema:20:imbalance",
+    "ema:5:sweep",
 )
+
+Cell = Literal["lstm", "gru"]
+Loss = Literal["huber", "gaussian", "quantiles"]
+EndedBy = Literal["epochs", "early stopping", "time", "interrupt"]
+#: What a loss has the model say about each horizon beside its mean. The levels are those of the usual 90 % interval.
+MORE: Mapping[str, tuple[OutputOf, ...]] = {"huber": (), "gaussian": ("log_variance",), "quantiles": (0.05, 0.95)}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size and kind of the recurrent layers."""
+
+    cell: Cell
+    layers: int
+    units: int
+    #: Share of a layer's outputs that the next one does not see while fitting.
+    dropout: float
 
 
 @dataclass(frozen=True)
@@ -36,15 +54,23 @@ class TrainingOptions:
     #: How far ahead, in ticks of the instrument; strictly increasing.
     horizons: tuple[int, ...] = (1, 5, 10, 50)
     columns: tuple[str, ...] = DEFAULT_COLUMNS
+    cell: Cell = "lstm"
     units: int = 64
     layers: int = 2
+    dropout: float = 0.0
+    #: "huber" gives a mean per horizon, "gaussian" also a log variance, "quantiles" also a lower and an upper quantile.
+    loss: Loss = "huber"
     #: Runs through the training part, at most; early stopping and `minutes` may end it before.
     epochs: int = 12
+    #: Epochs without a better validation skill before fitting ends.
+    patience: int = 4
     #: Time for fitting, None for no limit. With a limit the result depends on the machine's speed.
     minutes: float | None = None
     seed: int = 0
     #: Share of the ticks, in time, for training and validation; the rest is the test part.
     split: float = 0.7
+    #: Walk-forward folds; the last one's model is kept. See `daemon.training.folds`.
+    folds: int = 1
     #: Session rules as in the settings; what the daemon will use should stand here.
     sessions: tuple[SessionSettings, ...] = ()
     #: Take the place of a bundle that stands at `out`.
@@ -60,13 +86,30 @@ class TrainingOptions:
         horizons = self.horizons
         if not horizons or any(h < 1 for h in horizons) or sorted(set(horizons)) != list(horizons):
             raise SettingsError(f"horizons = {horizons}: give increasing whole numbers from 1, e.g. 1,5,10,50")
+        if not self.columns:
+            raise SettingsError("columns = (): give at least one; `tickcast features` lists them")
         if not 0.2 <= self.split <= 0.95:
             raise SettingsError(f"split = {self.split}: give a share from 0.2 to 0.95, e.g. 0.7")
-        for name, highest in (("units", 1024), ("layers", 8), ("epochs", 10_000)):
+        if not 0 <= self.dropout <= 0.9:
+            raise SettingsError(f"dropout = {self.dropout}: give a share from 0 to 0.9")
+        for name, known in (("cell", Cell), ("loss", Loss)):
+            if getattr(self, name) not in get_args(known):
+                raise SettingsError(f"{name} = {getattr(self, name)}: give one of {', '.join(get_args(known))}")
+        for name, highest in (("units", 1024), ("layers", 8), ("epochs", 10_000), ("patience", 10_000), ("folds", 20)):
             if not 1 <= getattr(self, name) <= highest:
                 raise SettingsError(f"{name} = {getattr(self, name)}: give a whole number from 1 to {highest}")
         if self.minutes is not None and self.minutes <= 0:
             raise SettingsError(f"minutes = {self.minutes}: give a number above 0")
+
+    @property
+    def shape(self) -> Shape:
+        """The recurrent layers."""
+        return Shape(self.cell, self.layers, self.units, self.dropout)
+
+    @property
+    def more(self) -> tuple[OutputOf, ...]:
+        """What the model says about each horizon beside its mean."""
+        return MORE[self.loss]
 
 
 @dataclass(frozen=True)
@@ -83,9 +126,22 @@ class Progress:
     #: Skill on the validation part after the last epoch, mean over instruments and horizons.
     skill: float | None = None
     seconds_left: float | None = None
+    #: Which fold of how many.
+    fold: tuple[int, int] = (1, 1)
 
 
 Listener = Callable[[Progress], None]
+Skills = tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class FoldReport:
+    """One fold: where its test part lies, and the mean skill there."""
+
+    begin: str
+    end: str
+    ticks: int
+    skill: Skills
 
 
 @dataclass(frozen=True)
@@ -101,9 +157,16 @@ class TrainingReport:
     parts: Mapping[str, int]
     epochs: int
     best_epoch: int
-    ended_by: Literal["epochs", "early stopping", "time", "interrupt"]
+    ended_by: EndedBy
     seconds: float
     horizons: tuple[int, ...]
     #: Mean over the instruments, one for each horizon.
-    skill: tuple[float | None, ...]
-    skill_by_instrument: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    skill: Skills
+    #: The same for the same model with its state reset at every tick.
+    skill_reset_every_tick: Skills
+    #: The same for a ridge regression on the same inputs.
+    skill_ridge: Skills
+    skill_by_instrument: Mapping[str, Skills] = field(default_factory=dict)
+    folds: tuple[FoldReport, ...] = ()
+    #: The page beside the bundle; None where the extra `report` is missing.
+    page: Path | None = None

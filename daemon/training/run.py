@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from daemon.boundaries import resolve_rules
-from daemon.core.spec import Column, Output
 from daemon.errors import SettingsError
 from daemon.model.conversion import convert
 from daemon.model.manifest import Manifest
-from daemon.training.collect import collect
-from daemon.training.dataset import columns_of, outputs_of, part_sizes, split_in_time, training_rows, volatility_of
-from daemon.training.fit import EpochEnd, Fitted, fit
-from daemon.training.judge import Judged, Validation, judge
-from daemon.training.options import Listener, Progress, TrainingOptions, TrainingReport
+from daemon.training.collect import Collected, collect
+from daemon.training.dataset import part_sizes, split_in_time
+from daemon.training.fold import Fold, fit_fold
+from daemon.training.options import FoldReport, Listener, Progress, TrainingOptions, TrainingReport
 from daemon.training.scores import mean_skill
 
 
 def train(
     ticks: Iterable[Mapping[str, Any]], options: TrainingOptions, out: Path, progress: Listener | None = None
 ) -> TrainingReport:
-    """Fit a model on ticks and write it as a bundle.
+    """Fit a model on ticks and write it as a bundle, with a page about it beside it where the extra `report` is there.
 
     Parameters
     ----------
@@ -43,47 +42,45 @@ def train(
     tell = progress or (lambda progress: None)
     _check_out(out, force=options.force)
     _check_tensorflow()
-    rules = resolve_rules(options.sessions)
-    collected = collect(ticks, options.columns, rules, lambda count: tell(Progress("reading", count)))
-    splits = split_in_time(collected, options.split, options.horizons)
-    columns, outputs = columns_of(splits, options.columns), outputs_of(splits, options.horizons)
-
-    from daemon.training.network import Network
-
-    network = Network(len(columns), len(outputs), options.units, options.layers, options.seed)
-    validation = Validation(network, splits, columns, outputs)
-
-    def listen(end: EpochEnd) -> None:
-        tell(Progress("training", collected.tick_count, end.done, end.epoch, end.loss, end.skill, end.seconds_left))
-
-    fitted = fit(
-        network,
-        training_rows(splits, columns, outputs),
-        validation.skill,
-        epochs=options.epochs,
-        seconds=None if options.minutes is None else options.minutes * 60,
-        seed=options.seed,
-        listen=listen,
+    collected = collect(
+        ticks, options.columns, resolve_rules(options.sessions), lambda count: tell(Progress("reading", count))
     )
-    tell(Progress("judging", collected.tick_count, done=1.0, epoch=fitted.epochs))
-    judged = judge(network, splits, columns, outputs)
-    manifest = _manifest(judged, columns, outputs, options, fitted)
-    bundle = convert(network.plain_model(), manifest, out, replace=options.force)
-    skills = judged.test_skills(outputs)
+    folds = _walk_forward(collected, options, tell)
+    last = folds[-1]
+    bundle = convert(last.network.plain_model(), _manifest(last, options), out, replace=options.force)
+    by_instrument = last.judged.test_skills()
     return TrainingReport(
         bundle=out,
         bundle_id=bundle.id,
         tick_count=collected.tick_count,
         refused=dict(collected.refused),
-        parts=part_sizes(splits),
-        epochs=fitted.epochs,
-        best_epoch=fitted.best_epoch,
-        ended_by=fitted.ended_by,
+        parts=part_sizes(last.splits),
+        epochs=last.fitted.epochs,
+        best_epoch=last.fitted.best_epoch,
+        ended_by=last.fitted.ended_by,
         seconds=time.monotonic() - began,
         horizons=options.horizons,
-        skill=mean_skill(list(skills.values())),
-        skill_by_instrument=skills,
+        skill=mean_skill(list(by_instrument.values())),
+        skill_reset_every_tick=mean_skill(list(last.reset.test_skills().values())),
+        skill_ridge=mean_skill(list(last.ridge.test_skills().values())),
+        skill_by_instrument=by_instrument,
+        folds=tuple(map(_fold_report, folds)),
     )
+
+
+def _walk_forward(collected: Collected, options: TrainingOptions, tell: Listener) -> list[Fold]:
+    """Fit fold after fold, each on all ticks before its test part; an interrupt makes its fold the last one.
+
+    The test parts share out what follows `split`. All are cut and checked before the first is fitted.
+    """
+    shares = [options.split + (1 - options.split) * number / options.folds for number in range(options.folds + 1)]
+    cut = [split_in_time(collected, share, options.horizons, until) for share, until in pairwise(shares)]
+    folds: list[Fold] = []
+    for splits in cut:
+        folds.append(fit_fold(splits, options, collected.tick_count, (len(folds) + 1, len(cut)), tell))
+        if folds[-1].fitted.ended_by == "interrupt":
+            break
+    return folds
 
 
 def _check_out(out: Path, *, force: bool) -> None:
@@ -99,25 +96,33 @@ def _check_tensorflow() -> None:
         raise SettingsError("training needs TensorFlow; install it with `pip install 'tickcast[tensorflow]'`")
 
 
-def _manifest(
-    judged: Judged, columns: Sequence[Column], outputs: Sequence[Output], options: TrainingOptions, fitted: Fitted
-) -> Manifest:
-    splits = judged.splits
+def _manifest(fold: Fold, options: TrainingOptions) -> Manifest:
+    splits = fold.splits
     first = min(int(split.track.ts[0]) for split in splits)
     last = max(int(split.track.ts[split.validation.end - 1]) for split in splits if split.validation.end)
     return Manifest(
-        columns=tuple(columns),
-        outputs=judged.outputs_with_residuals(outputs),
-        volatility_prior=volatility_of(splits),
-        validation_variance=judged.validation_variance(),
+        columns=fold.columns,
+        outputs=fold.outputs,
+        volatility_prior=fold.volatility_prior,
+        validation_variance=fold.validation_variance,
         trained_on={
             "instruments": [split.track.name for split in splits],
             "from": _iso(first),
             "to": _iso(last),
             "ticks": part_sizes(splits),
-            "best_epoch": fitted.best_epoch,
+            "best_epoch": fold.fitted.best_epoch,
             "seed": options.seed,
         },
+    )
+
+
+def _fold_report(fold: Fold) -> FoldReport:
+    tests = [(split.track.ts, split.test) for split in fold.splits if len(split.test.target)]
+    return FoldReport(
+        begin=_iso(min(int(ts[part.begin]) for ts, part in tests)),
+        end=_iso(max(int(ts[part.end - 1]) for ts, part in tests)),
+        ticks=part_sizes(fold.splits)["test"],
+        skill=mean_skill(list(fold.judged.test_skills().values())),
     )
 
 

@@ -20,6 +20,9 @@ from daemon.core.step import F32
 CHUNK_TICKS = 64
 #: Ticks at the start of a piece that was cut out of a session: the state is not yet what the daemon's would be there.
 BURN_IN_TICKS = 32
+#: Inputs are squashed softly beyond about so many standard deviations; a power of two, see `Network.plain_model`. On
+#: real ticks, outliers cost a linear fit a tenth of its skill.
+SQUASH = 4.0
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,31 @@ import copy
 import json
 
 import numpy as np
+import orjson
 import pytest
 
 from daemon.boundaries import resolve_rules
-from daemon.core.features import frozen_scales, scaled
+from daemon.core.features import FeatureTable
+from daemon.core.instrument import Instrument
+from daemon.core.intake import Intake
 from daemon.core.pipeline import Pipeline, PipelineOptions
 from daemon.core.spec import ModelSpec
 from daemon.errors import SettingsError, TickFileError
 from daemon.training import DEFAULT_COLUMNS, TrainingOptions
 from daemon.training.collect import LIMITS, collect
-from daemon.training.dataset import columns_of, outputs_of, split_in_time, training_rows, volatility_of
+from daemon.training.dataset import split_in_time
+from daemon.training.scales import (
+    columns_of,
+    in_returns,
+    in_units,
+    outputs_of,
+    running_rows,
+    running_volatility,
+    volatility_of,
+)
 from daemon.training.scores import LEVELS, mean_skill, residual_figures, skill
+from daemon.training.series import loss_weights, series_of, training_rows
+from schemas import ResetCause, TickDecoder
 from tests.steps import RandomStep
 from tests.ticks import raw, record
 from tests.training.market_ticks import market_ticks
@@ -27,6 +41,14 @@ RULES = resolve_rules(())
 
 def collected(ticks, columns=DEFAULT_COLUMNS):
     return collect(ticks, columns, resolve_rules(()))
+
+
+def ready(splits, columns=DEFAULT_COLUMNS):
+    """Return the series, the outputs and the volatility they start from."""
+    prior = volatility_of(splits)
+    volatilities = [running_volatility(split.track, prior) for split in splits]
+    outputs = outputs_of(splits, volatilities, HORIZONS)
+    return series_of(splits, columns_of(splits, columns), volatilities), outputs, prior
 
 
 class RecordingStep(RandomStep):
@@ -46,20 +68,27 @@ def test_training_rows_have_the_bits_of_the_rows_in_the_daemon():
     columns = (*DEFAULT_COLUMNS, "session_time", "change", "price", "ema:7:micro", "diff:wait")
     found = collected(ticks, columns)
     splits = split_in_time(found, 0.7, HORIZONS)
-    spec = ModelSpec(
-        "m", columns_of(splits, columns), outputs_of(splits, HORIZONS), volatility_prior=volatility_of(splits)
-    )
+    _, outputs, prior = ready(splits, columns)
+    spec = ModelSpec("m", columns_of(splits, columns), outputs, volatility_prior=prior)
     step = RecordingStep(len(columns), len(HORIZONS))
     pipeline = Pipeline(spec, step, RULES, PipelineOptions(LIMITS))
     pipeline.assign(0)
+    intake = Intake(FeatureTable(spec.columns, prior), RULES, LIMITS)
+    held = {}
     seen = {track.name: [] for track in found.tracks}
+    volatilities = {track.name: [] for track in found.tracks}
     for offset, tick in enumerate(ticks):
         assert pipeline.advance([record(tick, offset)]).forecasts
-        seen[tick["instrument"]].append(step.rows[-1])
+        name = tick["instrument"]
+        seen[name].append(step.rows[-1])
+        instrument = held.setdefault(name, Instrument(name, -1, list(intake.features.start), ResetCause.FIRST))
+        row = intake.accept(TickDecoder().decode(orjson.dumps(tick)), instrument, offset=offset, timestamp=-1)
+        volatilities[name].append(row.volatility)
     for track in found.tracks:
-        ours = scaled(track.features, *frozen_scales(spec.columns))
+        ours = running_rows(track, spec.columns)
         assert ours.dtype == np.float32
         assert ours.tobytes() == np.array(seen[track.name]).tobytes()
+        assert running_volatility(track, prior).tobytes() == np.array(volatilities[track.name]).tobytes()
 
 
 def test_ticks_the_daemon_would_refuse_are_left_out_and_counted():
@@ -119,21 +148,23 @@ def test_nothing_after_the_split_reaches_columns_scales_or_training_rows():
     results = []
     for each in (ticks, poisoned):
         splits = split_in_time(collected(each), 0.7, HORIZONS)
-        columns, outputs = columns_of(splits, DEFAULT_COLUMNS), outputs_of(splits, HORIZONS)
-        rows = training_rows(splits, columns, outputs)
+        series, outputs, prior = ready(splits)
+        rows = training_rows(series, outputs)
         blobs = [(session.x.tobytes(), session.y.tobytes(), session.weight.tobytes()) for session in rows]
-        results.append((columns, outputs, volatility_of(splits), blobs))
+        results.append((columns_of(splits, DEFAULT_COLUMNS), outputs, prior, blobs))
     assert results[0] == results[1]
 
 
-def test_training_rows_are_standardised_sessions_with_weightless_unknown_targets():
+def test_training_rows_are_sessions_about_standardised_with_weightless_unknown_targets():
     splits = split_in_time(collected(market_ticks(6000)), 0.7, HORIZONS)
-    rows = training_rows(splits, columns_of(splits, DEFAULT_COLUMNS), outputs_of(splits, HORIZONS))
+    series, outputs, _ = ready(splits)
+    rows = training_rows(series, outputs)
     starts = sum(int(split.track.resets[: split.train.end].sum()) for split in splits)
     assert len(rows) == starts > 3
     x = np.concatenate([session.x for session in rows])
-    assert np.allclose(x.mean(axis=0), 0, atol=1e-3)
-    assert np.allclose(x.std(axis=0), 1, atol=1e-3)
+    assert np.abs(x.mean(axis=0)).max() < 0.2
+    often = [column for column, name in enumerate(DEFAULT_COLUMNS) if not name.endswith("sweep")]
+    assert np.allclose(x.std(axis=0)[often], 1, atol=0.2)
     for session in rows:
         for column, horizon in enumerate(HORIZONS):
             assert not session.weight[-horizon:, column].any()
@@ -141,6 +172,36 @@ def test_training_rows_are_standardised_sessions_with_weightless_unknown_targets
         assert not session.y[session.weight == 0].any()
     y = np.concatenate([session.y[session.weight[:, 2] > 0, 2] for session in rows])
     assert np.sqrt(np.mean(y**2)) == pytest.approx(1, abs=1e-3)
+
+
+def test_units_and_returns_are_each_other_s_inverse():
+    splits = split_in_time(collected(market_ticks(3000)), 0.7, HORIZONS)
+    series, outputs, _ = ready(splits)
+    assert all(output.volatile for output in outputs)
+    one = series[0]
+    part = one.split.test
+    volatility = one.volatility[part.begin : part.end]
+    y = in_units(part.target, outputs, volatility).astype(np.float32)
+    assert np.allclose(in_returns(y, outputs, volatility), part.target, rtol=1e-5, atol=0, equal_nan=True)
+
+
+def test_an_instrument_counts_by_the_share_of_its_variance_however_restless_it_is():
+    ticks = market_ticks(6000)
+    calm = [tick for tick in ticks if tick["instrument"] == "FLOW1"]
+    start = next(tick["bid"] for tick in calm if "bid" in tick)
+    wilder = lambda price: start * 50 + 30 * (price - start)  # noqa: E731
+    restless = [
+        tick | {"instrument": "WILD"} | {key: wilder(tick[key]) for key in ("price", "bid", "ask") if key in tick}
+        for tick in calm
+    ]
+    both = sorted(calm + restless, key=lambda tick: tick["ts"])
+    series, outputs, _ = ready(split_in_time(collected(both), 0.7, HORIZONS))
+    shares = []
+    for one, weight in zip(series, loss_weights(series), strict=True):
+        rows = slice(0, one.split.train.end)
+        y = np.nan_to_num(in_units(one.split.train.target, outputs, one.volatility[rows]))
+        shares.append((weight * y**2).sum(axis=0))
+    assert np.allclose(shares[0], shares[1], rtol=1e-3)
 
 
 def test_a_constant_column_keeps_a_scale_of_one():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daemon.training.fit import LEARNING_RATE, PATIENCE, STREAMS_MAX, STREAMS_MIN, EpochEnd, fit, stream_count
+from daemon.training.fit import LEARNING_RATE, STREAMS_MAX, STREAMS_MIN, EpochEnd, fit, stream_count
 from daemon.training.streams import CHUNK_TICKS, SessionRows
+
+PATIENCE = 4
 
 
 class CountingNetwork:
@@ -45,7 +47,9 @@ def run(skills, *, epochs=100, seconds=None):
         updates.append(network.updates)
         return found
 
-    fitted = fit(network, ROWS, validate, epochs=epochs, seconds=seconds, seed=0, listen=heard.append)
+    fitted = fit(
+        network, ROWS, validate, epochs=epochs, patience=PATIENCE, seconds=seconds, seed=0, listen=heard.append
+    )
     return fitted, network, heard, updates
 
 

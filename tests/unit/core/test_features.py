@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tests.hypothesis_profile  # noqa: F401
-from daemon.core.features import CLIP, RUNNING_WEIGHT, TRANSFORMS, FeatureTable, frozen_scales, parse_feature
+from daemon.core.features import (
+    CLIP,
+    RUNNING_WEIGHT,
+    TRANSFORMS,
+    VOLATILITY_WEIGHT,
+    FeatureTable,
+    frozen_scales,
+    parse_feature,
+)
 from daemon.core.intake import Intake, OrderLimits
 from daemon.core.sessions import Field, Never, Rules
 from daemon.core.spec import Column, Missing
@@ -168,7 +176,7 @@ def test_a_running_scale_standardises_by_what_was_before_and_then_moves():
 
 def test_a_running_scale_finds_mean_and_deviation_of_an_instrument_never_seen():
     watch = Watch(Column("price", "running", mean=0, std=1e-6))
-    rows = [watch.row(tick(price=5000 + 30 * (-1) ** n))[0] for n in range(8000)]
+    rows = [watch.row(tick(price=5000 + 30 * (-1) ** n))[0] for n in range(80_000)]
     assert rows[0] == CLIP  # the prior is far off
     assert rows[-2:] == pytest.approx([1, -1], abs=0.05)
 
@@ -191,15 +199,15 @@ def test_an_outlier_moves_the_volatility_no_more_than_the_clip_does_and_a_flat_p
     watch = Watch(Column("return"))
     watch.row(tick(price=100))
     watch.row(tick(price=1e300))
-    assert watch.cells[0] == pytest.approx(PRIOR**2 * (1 + RUNNING_WEIGHT * (CLIP**2 - 1)))
-    for _ in range(10_000):
+    assert watch.cells[0] == pytest.approx(PRIOR**2 * (1 + VOLATILITY_WEIGHT * (CLIP**2 - 1)))
+    for _ in range(100_000):
         watch.row(tick(price=1e300))
     assert sqrt(watch.cells[0]) == pytest.approx(PRIOR / 100)
 
 
 def test_the_volatility_is_that_of_one_tick_returns():
     watch = Watch(Column("return"))
-    for n in range(6000):
+    for n in range(60_000):
         watch.row(tick(price=100 * exp(3e-4 * (n % 2))))
     assert sqrt(watch.cells[0]) == pytest.approx(3e-4, rel=0.01)
 

@@ -1,0 +1,44 @@
+"""Ridge regressions: where the network's linear way starts, and what a report holds the network against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from daemon.core.step import F32
+from daemon.training.collect import F64
+from daemon.training.streams import SQUASH, SessionRows
+
+#: Penalty on standardised columns, in rows: nothing against thousands of them, enough where columns repeat each other.
+PENALTY = 10.0
+
+
+def fit_ridge(rows: Sequence[SessionRows]) -> tuple[F32, F32]:
+    """Fit one regression per mean output on all rows together, weighted as in the network's loss.
+
+    Returns
+    -------
+    kernel, bias : float32 arrays, shapes (features, outputs) and (outputs,), on squashed inputs
+    """
+    inputs, outputs = rows[0].x.shape[1] + 1, rows[0].y.shape[1]
+    gram, moment = np.zeros((outputs, inputs, inputs)), np.zeros((outputs, inputs))
+    for one in rows:
+        x = _design(one.x)
+        for k in range(outputs):
+            weighted = x * one.weight[:, k : k + 1]
+            gram[k] += weighted.T @ x
+            moment[k] += weighted.T @ one.y[:, k]
+    found = np.stack([np.linalg.solve(g + PENALTY * np.eye(inputs), m) for g, m in zip(gram, moment, strict=True)], 1)
+    return found[:-1].astype(np.float32), found[-1].astype(np.float32)
+
+
+def run_ridge(x: F32, kernel: F32, bias: F32) -> F64:
+    """Return the regression's outputs, shape (rows, outputs)."""
+    y: F64 = _design(x)[:, :-1] @ kernel.astype(np.float64) + bias
+    return y
+
+
+def _design(x: F32) -> F64:
+    squashed = SQUASH * np.tanh(x.astype(np.float64) / SQUASH)
+    return np.column_stack([squashed, np.ones(len(x))])
