@@ -21,6 +21,7 @@ from daemon.cli import (
     config,
     deadletters,
     demo,
+    doctor,
     features,
     probe,
     replay,
@@ -58,6 +59,7 @@ app.command()(replay.replay)
 app.command()(train.train)
 app.command()(features.features)
 app.command()(probe.probe)
+app.add_typer(doctor.app, name="doctor")
 app.add_typer(config.app, name="config")
 
 
