@@ -28,6 +28,15 @@ FIELD_PREFIX = "field:"
 REMEDY_ORDER = "sort the file by ts, and give several files in the order of their time"
 
 
+class BadRow(TickFileError):
+    """One row that cannot be read as a tick; others of its file may be."""
+
+    def __init__(self, path: Path, place: str, column: str, value: object, problem: str) -> None:
+        self.column, self.value, self.problem = column, value, problem
+        found = "" if value is None else f"{str(value)[:40]!r} is "
+        super().__init__(f"{path}, {place}{f', column {column}' if found else ''}: {found}{problem}")
+
+
 def read_ticks(paths: Sequence[Path], *, in_order: bool) -> Iterator[dict[str, Any]]:
     """Read the ticks of files, one after the other.
 
@@ -61,6 +70,33 @@ def _ticks(sources: Iterable[tuple[Path, Iterator[Row]]], in_order: bool) -> Ite
             yield tick
 
 
+def read_every_row(paths: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+    """Read the rows of files in whatever order they stand, bad ones included; what is no table at all still raises.
+
+    Returns
+    -------
+    Iterator of the place of each row, and its tick as from `read_ticks` or what is wrong with it
+
+    Raises
+    ------
+    TickFileError : a file is missing, of unknown format or without the columns of ticks
+    """
+    sources = [(path, _rows_of(path)) for path in paths]
+    return _every_row(sources, several=len(paths) > 1)
+
+
+def _every_row(
+    sources: Iterable[tuple[Path, Iterator[Row]]], *, several: bool
+) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+    for path, rows in sources:
+        for place, row in rows:
+            try:
+                found: dict[str, Any] | BadRow = _tick(path, place, row)
+            except BadRow as error:
+                found = error
+            yield (f"{path.name}, {place}" if several else place), found
+
+
 def _tick(path: Path, place: str, row: Mapping[str, object]) -> dict[str, Any]:
     """Turn the raw values of a row into a tick."""
     tick: dict[str, Any] = {}
@@ -75,10 +111,10 @@ def _tick(path: Path, place: str, row: Mapping[str, object]) -> dict[str, Any]:
             elif column.startswith(FIELD_PREFIX):
                 fields[column.removeprefix(FIELD_PREFIX)] = _number(value)
         except ValueError as error:
-            raise TickFileError(f"{path}, {place}, column {column}: {str(value)[:40]!r} is {error}") from None
+            raise BadRow(path, place, column, value, str(error)) from None
     for name in ("instrument", "ts"):
         if name not in tick:
-            raise TickFileError(f"{path}, {place}: {name} is missing; every tick needs one")
+            raise BadRow(path, place, name, None, f"{name} is missing; every tick needs one")
     if fields:
         tick["fields"] = {**tick.get("fields", {}), **fields}
     return tick

@@ -24,6 +24,7 @@ from daemon.cli import (
     convert,
     deadletters,
     demo,
+    doctor,
     features,
     probe,
     replay,
@@ -64,6 +65,7 @@ app.command()(backtest.backtest)
 app.command()(convert.convert)
 app.command()(features.features)
 app.command()(probe.probe)
+app.add_typer(doctor.app, name="doctor")
 app.add_typer(config.app, name="config")
 
 

@@ -1,0 +1,49 @@
+"""Findings on what there is to forecast at all: where the best simple predictor finds nothing, a constant is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from daemon.doctor.finding import Check, Measurement, Outcome, judge, register
+from daemon.doctor.linear import returns_ahead, ridge
+from daemon.judging.statistics import Estimate
+from daemon.training.collect import Track
+
+RANDOM_WALK = register(
+    Check(
+        code="random_walk",
+        of=("data", "model"),
+        severity="note",
+        title="returns have no measurable predictability; 'no change' is the right forecast, and a constant no defect",
+        measures="lower end of the 95 % interval of the R² that a ridge over all columns reaches on the last 30 %, at "
+        "its best horizon",
+        limit=0.0,
+        beyond="below",
+        form="number",
+        remedy="do not judge a model by how much its forecasts move; give other columns or horizons, or more ticks",
+    )
+)
+
+ROWS_MIN = 400
+
+
+def random_walks(tracks: Sequence[Track], horizons: Sequence[int]) -> Outcome:
+    """Judge the best simple predictor of each instrument."""
+    found = []
+    for track in tracks:
+        if len(track.ts) < ROWS_MIN:
+            continue
+        estimates = {horizon: ridge(track.features, returns_ahead(track, horizon), horizon)[1] for horizon in horizons}
+        known = {horizon: each for horizon, each in estimates.items() if np.isfinite(each.low)}
+        if known:
+            best = max(each.low for each in known.values())
+            detail = ", ".join(f"{horizon}: {interval_of(each)}" for horizon, each in known.items())
+            found.append(Measurement(best, track.name, detail=f"R² by ticks ahead {detail}"))
+    return judge(RANDOM_WALK, found, otherwise=f"no instrument has {ROWS_MIN} accepted ticks that move")
+
+
+def interval_of(estimate: Estimate) -> str:
+    """Return an estimate for people."""
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
