@@ -1,49 +1,23 @@
-"""Figures as inline SVG, drawn once for light and dark pages: colours are names that the page's style sheet fills in.
-
-matplotlib draws with a palette of stand-in colours; in the SVG each of them becomes `var(--name)`, text stays text, and
-ids are made unique so that many figures can stand in one page. The same figure gives the same bytes.
-"""
+"""The figures of reports, each a function from arrays to inline SVG for light and dark pages (`svg` says how)."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from daemon.errors import SettingsError
+from daemon.judging.svg import HALF, INK, MUTED, SERIES, WIDE, axes_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 F64 = NDArray[np.float64]
-Drawn = Callable[[], str]
 
-#: Stand-in colour -> name of the style sheet's variable. `SERIES` are told apart by eyes of all kinds.
-COLOURS = {
-    "#010101": "ink",
-    "#020202": "muted",
-    "#030303": "grid",
-    "#040404": "series-1",
-    "#050505": "series-2",
-    "#060606": "series-3",
-    "#070707": "series-4",
-    "#080808": "series-5",
-    "#090909": "series-6",
-}
-INK, MUTED, GRID = "#010101", "#020202", "#030303"
-SERIES = ("#040404", "#050505", "#060606", "#070707", "#080808", "#090909")
 #: Points of a line at most: more cannot be seen, and a page has to load.
 POINTS_MAX = 900
-WIDE = (8.4, 3.1)
-#: Two of these stand side by side.
-HALF = (4.8, 4.0)
 
 
 @dataclass(frozen=True)
@@ -95,7 +69,7 @@ def lines(
     half: bool = False,
 ) -> str:
     """Draw lines with bands; `level` is a level to compare with, e.g. 0 or the coverage promised."""
-    with _axes(x, y, HALF if half else WIDE) as (axes, drawn):
+    with axes_for(x, y, HALF if half else WIDE) as (axes, drawn):
         if level is not None:
             axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=level_label or None)
         for colour, line in zip(_cycle(), series):  # noqa: B905 - the colours never end
@@ -111,7 +85,7 @@ def lines(
 
 def learning_curve(train: Line, validation: Line, *, best_x: float, x: str = "epoch", y: str = "loss") -> str:
     """Draw the training and the validation curve, and mark the epoch that was kept."""
-    with _axes(x, y) as (axes, drawn):
+    with axes_for(x, y) as (axes, drawn):
         axes.axvline(best_x, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=f"kept: {x} {best_x:g}")
         _draw_line(axes, train, SERIES[0])
         _draw_line(axes, validation, SERIES[1])
@@ -132,7 +106,7 @@ def bars(
     half: bool = False,
 ) -> str:
     """Draw groups of bars side by side under each name, with whiskers; `level` is one to compare with."""
-    with _axes(x, y, HALF if half else WIDE) as (axes, drawn):
+    with axes_for(x, y, HALF if half else WIDE) as (axes, drawn):
         width = 0.8 / max(len(groups), 1)
         places = np.arange(len(names))
         axes.axhline(0, color=MUTED, linewidth=1)
@@ -157,7 +131,7 @@ def bars(
 
 def reliability(levels: ArrayLike, observed: Sequence[Line], *, x: str, y: str) -> str:
     """Draw observed against promised shares; on the diagonal they are equal."""
-    with _axes(x, y, size=HALF) as (axes, drawn):
+    with axes_for(x, y, size=HALF) as (axes, drawn):
         edge = np.asarray(levels, np.float64)
         low, high = float(edge.min()), float(edge.max())
         axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="as promised")
@@ -170,7 +144,7 @@ def reliability(levels: ArrayLike, observed: Sequence[Line], *, x: str, y: str) 
 def scatter(forecast: ArrayLike, outcome: ArrayLike, *, x: str, y: str, bins: int = 10, seed: int = 0) -> str:
     """Draw outcomes against forecasts: some points, the mean outcome of each tenth of the forecasts, the diagonal."""
     forecast, outcome = (np.asarray(values, np.float64) for values in (forecast, outcome))
-    with _axes(x, y, size=HALF) as (axes, drawn):
+    with axes_for(x, y, size=HALF) as (axes, drawn):
         shown = np.random.default_rng(seed).permutation(len(forecast))[:POINTS_MAX]
         axes.scatter(forecast[shown], outcome[shown], s=5, color=SERIES[0], alpha=0.3, linewidths=0, label="some ticks")
         if len(forecast):
@@ -187,7 +161,7 @@ def scatter(forecast: ArrayLike, outcome: ArrayLike, *, x: str, y: str, bins: in
 
 def price_fans(price: Line, fans: Sequence[Fan], *, x: str, y: str) -> str:
     """Draw a stretch of the price and what was forecast at some of its ticks."""
-    with _axes(x, y, size=(8.4, 3.8)) as (axes, drawn):
+    with axes_for(x, y, size=(8.4, 3.8)) as (axes, drawn):
         for at, fan in enumerate(fans):
             ahead = [fan.x, *fan.ahead_x]
             if fan.lower and fan.upper:
@@ -255,66 +229,3 @@ def _whole_numbers() -> Any:
 
 def _percent(value: float, place: int | None = None) -> str:
     return f"{100 * value:.4g} %"
-
-
-@contextmanager
-def _axes(x: str, y: str, size: tuple[float, float] = WIDE) -> Iterator[tuple[Axes, Drawn]]:
-    """Give axes to draw on, and a function that returns the SVG once the drawing is done."""
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SettingsError('reports need matplotlib and jinja2; pip install "tickcast[report]"') from error
-    done: list[str] = []
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_xlabel(x)
-        axes.set_ylabel(y)
-        axes.set_axisbelow(True)
-        yield axes, lambda: done[0]
-        text = StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        done.append(_inline(text.getvalue()))
-
-
-def _inline(svg: str) -> str:
-    """Make a file of matplotlib's a part of a page: no header, no fixed size, named colours, ids of its own."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    own = "f" + hashlib.sha256(svg.encode()).hexdigest()[:8]
-    used = set(re.findall(r'(?:url\(#|xlink:href="#)([^")]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{own}-{m[1]}"' if m[1] in used else "", svg)
-    svg = re.sub(r'(url\(#|xlink:href="#)', rf"\g<1>{own}-", svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r"font-family: [^;\"]+", "font-family: var(--font)", svg)  # laid out in a wider one
-    for stand_in, name in COLOURS.items():
-        svg = svg.replace(stand_in, f"var(--{name})")
-    return svg
-
-
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: it can be found, copied and read aloud
-    "svg.hashsalt": "tickcast",  # ids that do not change from run to run
-    "text.parse_math": False,  # an instrument may be called $A$
-    "font.size": 9.5,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "text.color": INK,
-    "xtick.color": GRID,
-    "xtick.labelcolor": MUTED,
-    "ytick.color": GRID,
-    "ytick.labelcolor": MUTED,
-    "legend.frameon": False,
-    "legend.labelcolor": INK,
-    "legend.handlelength": 1.4,
-    "legend.columnspacing": 1.4,
-    "lines.solid_capstyle": "round",
-}

@@ -10,7 +10,7 @@ a ratio of two means. Its standard error comes from the delta method: to first o
     psi_t = -((move - forecast)^2 - (1 - R2) move^2) / mean(move^2),
 
 so its variance is that of the mean of dependent values; `long_run` has it. Ratios of squares of heavy-tailed moves lean
-to one side; draws of blocks of rows see that, and an interval takes the further end of both.
+to one side; draws of blocks of rows (`blocks`) see that, and an interval takes the further end of both.
 
 Arrays are float64 of shape (rows,), in order of time, one instrument. Rows that hold a NaN do not count. What cannot be
 said (no row, a price that never moved, a series shorter than a few horizons) is NaN, never an error.
@@ -19,53 +19,22 @@ References
 ----------
 Diebold, Mariano (1995), Comparing predictive accuracy.
 Harvey, Leybourne, Newbold (1997), Testing the equality of prediction mean squared errors.
-Kuensch (1989), The jackknife and the bootstrap for general stationary observations (moving blocks).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import nan, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.judging.blocks import CELLS, CELLS_PER_BLOCK, DRAWS, Estimate, drawn
 from daemon.judging.long_run import NORMAL_95, autocovariance, mean_error, two_sided
 
 F64 = NDArray[np.float64]
 Index = NDArray[np.intp]
-
-#: Cells of time, and how many of them stand side by side in a block.
-CELLS = 400
-CELLS_PER_BLOCK = 20
-#: With fewer blocks or rows than these there is no interval.
-BLOCKS_MIN = 8
-ROWS_MIN = 30
-DRAWS = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A figure with its 95 % interval; NaN where it cannot be said."""
-
-    value: float
-    low: float = nan
-    high: float = nan
-    standard_error: float = nan
-    #: Rows it rests on.
-    count: int = 0
-
-    @property
-    def below_zero(self) -> bool:
-        """True only where the whole interval is below zero: worse than the naive forecast, and not by chance."""
-        return self.high < 0
-
-    @property
-    def above_zero(self) -> bool:
-        """True only where the whole interval is above zero."""
-        return self.low > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +73,9 @@ def r2(move: F64, forecast: F64, horizon: int) -> Estimate:
     if np.isfinite(error):
         rows_per_cell = max(len(move) / CELLS, 1.0)
         cell = (np.arange(len(move)) / rows_per_cell).astype(np.intp)
-        blocks = max(CELLS_PER_BLOCK, -int(-2 * horizon // rows_per_cell))
-        drawn = _drawn([_squares(Rows(move, forecast, cell), forecast)], _mean_r2, blocks)
-        low, high = float(np.fmin(low, drawn.low)), float(np.fmax(high, drawn.high))
+        length = max(CELLS_PER_BLOCK, -int(-2 * horizon // rows_per_cell))
+        blocks = drawn([_squares(Rows(move, forecast, cell), forecast)], _mean_r2, length)
+        low, high = float(np.fmin(low, blocks.low)), float(np.fmax(high, blocks.high))
     return Estimate(value, low, high, error, len(move))
 
 
@@ -176,13 +145,6 @@ def autocorrelation(values: F64, lags: int) -> F64:
 
 
 # --- several instruments at once --------------------------------------------------------------------------------------
-#
-# Instruments move together, so their rows are no independent evidence. Time is cut into cells common to all of them,
-# blocks of neighbouring cells are drawn with replacement, and every figure is computed anew from the cells of a draw;
-# its interval is that of the figures drawn. Blocks keep what depends on each other together: instruments, overlapping
-# forecasts, bursts of volatility.
-
-
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Rows of one instrument with the time cell each falls into; cells are the same for all instruments."""
@@ -205,12 +167,12 @@ def pooled_r2(instruments: Sequence[Rows]) -> Estimate:
     def figure(error: F64, moved: F64) -> F64:
         return _ratio(moved.sum(axis=0) - error.sum(axis=0), moved.sum(axis=0))
 
-    return _drawn([_squares(rows, rows.forecast) for rows in instruments], figure)
+    return drawn([_squares(rows, rows.forecast) for rows in instruments], figure)
 
 
 def mean_r2(instruments: Sequence[Rows]) -> Estimate:
     """Return the mean of the instruments' R2, of those whose price moved; each weighs the same."""
-    return _drawn([_squares(rows, rows.forecast) for rows in instruments], _mean_r2)
+    return drawn([_squares(rows, rows.forecast) for rows in instruments], _mean_r2)
 
 
 def r2_difference(
@@ -234,7 +196,7 @@ def r2_difference(
         return _mean_known(_ratio(second - first, moved))
 
     squares = [_squares(rows, rows.forecast, other) for rows, other in instruments]
-    return _drawn(squares, figure, cells_per_block, draws, seed)
+    return drawn(squares, figure, cells_per_block, draws, seed)
 
 
 def _squares(rows: Rows, *forecasts: F64) -> tuple[F64, int]:
@@ -242,47 +204,6 @@ def _squares(rows: Rows, *forecasts: F64) -> tuple[F64, int]:
     move, cell, *known = _known(rows.move, rows.cell.astype(np.float64), *forecasts)
     squares = [*(np.square(move - forecast) for forecast in known), np.square(move)]
     return np.array([np.bincount(cell.astype(np.intp), square, CELLS) for square in squares]), len(move)
-
-
-def _drawn(
-    squares: Sequence[tuple[F64, int]],
-    figure: Callable[..., F64],
-    cells_per_block: int = CELLS_PER_BLOCK,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> Estimate:
-    """Return a figure of sums over cells, and its quantiles over draws of blocks.
-
-    Parameters
-    ----------
-    figure : takes arrays of sums, each of shape (instruments, draws), and returns one figure per draw
-    """
-    if not squares:
-        return Estimate(nan)
-    count = sum(rows for _, rows in squares)
-    sums = np.array([cells for cells, _ in squares])
-    used = np.flatnonzero(sums.sum(axis=(0, 1)))
-    if not len(used):
-        return Estimate(nan, count=count)
-    sums = sums[:, :, used[0] : used[-1] + 1].transpose(1, 0, 2)  # (kinds of sum, instruments, cells)
-    value = float(figure(*sums.sum(axis=2, keepdims=True))[0])
-    cells = sums.shape[2]
-    length = min(cells_per_block, cells // BLOCKS_MIN)
-    if count < ROWS_MIN or length < 1 or not np.isfinite(value):
-        return Estimate(value, count=count)
-    found = figure(*(sums @ _block_counts(cells, length, draws, seed).T))
-    found = found[np.isfinite(found)]
-    low, high = np.quantile(found, (0.025, 0.975)).tolist()
-    return Estimate(value, low, high, float(found.std()), count)
-
-
-@lru_cache(maxsize=4)
-def _block_counts(cells: int, length: int, draws: int, seed: int) -> F64:
-    """Draw blocks, which may run over the end; return how often each cell was drawn, shape (draws, cells)."""
-    starts = np.random.default_rng(seed).integers(0, cells, (draws, -(-cells // length)))
-    drawn = ((starts[:, :, None] + np.arange(length)) % cells).reshape(draws, -1)[:, :cells]
-    flat = (drawn + np.arange(draws)[:, None] * cells).ravel()
-    return np.bincount(flat, minlength=draws * cells).reshape(draws, cells).astype(np.float64)
 
 
 def _mean_r2(error: F64, moved: F64) -> F64:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from daemon.errors import SettingsError
-from daemon.judging import plots
+from daemon.judging import plots, svg
 from daemon.judging.page import Column, Facts, Figure, Note, Pair, Section, Table, Text, interval, number, page, percent
 from daemon.judging.page import write_page as write
 
@@ -111,7 +111,7 @@ def test_figures_leave_their_colours_to_the_page_and_keep_text_as_text(name: str
 
 def test_the_style_sheet_knows_every_colour_in_both_themes():
     light, dark = whole_page().split("prefers-color-scheme: dark", 1)
-    for colour in plots.COLOURS.values():
+    for colour in svg.COLOURS.values():
         assert f"--{colour}: #" in light
         assert f"--{colour}: #" in dark.split("</style>")[0]
 

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from daemon.judging.blocks import CELLS
 from daemon.judging.long_run import long_run_variance, two_sided
 from daemon.judging.statistics import (
-    CELLS,
     Rows,
     autocorrelation,
     coverage,
