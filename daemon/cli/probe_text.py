@@ -75,9 +75,10 @@ def _measured(report: Report) -> Iterator[tuple[str, Measured]]:
 def _head(report: Report) -> str:
     count = len(report.stateful_layers)
     kept = {0: "no layer keeps its state", 1: "1 layer keeps its state"}.get(count, f"{count} layers keep their state")
+    drawn = "normal, in the scale of its Normalization" if report.scaled else "standard normal"
     lines = [
         f"{report.model}: does the same input get the same answer?",
-        f"Requests of shape {report.shape}, standard normal. From call to call {kept}"
+        f"Requests of shape {report.shape}, {drawn}. From call to call {kept}"
         + (f": {', '.join(report.stateful_layers)}." if count else "."),
     ]
     if report.rows > 1:
@@ -157,6 +158,7 @@ def _steps(report: Report, file: str) -> Iterator[str]:
     elif report.converted.verdict == "cannot convert":
         if leaks and report.stateful_layers:
             yield "Reset every recurrent layer and call the model behind one lock, as (b) does."
+            yield f"Or let it keep none:   tickcast convert {file} --stateless stateless.keras"
         elif leaks:
             yield "Look for the layer that draws random numbers or keeps something from call to call."
         elif not short:

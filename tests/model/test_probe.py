@@ -21,7 +21,7 @@ from daemon.cli.probe_text import TITLES
 from daemon.errors import BundleError
 from daemon.model import probe as probing
 from daemon.model.probe import Refused, probe, ways
-from daemon.model.probe.trials import INPUTS_LEAST, THREADS
+from daemon.model.probe.trials import INPUTS_LEAST, THREADS, draw_inputs
 from daemon.model.probe.ways import converted_step
 
 pytestmark = pytest.mark.tensorflow
@@ -110,7 +110,6 @@ def test_variance_shrinks_with_repeats_while_the_leak_stays(found):
 def test_leak_is_in_standard_deviations_of_fresh_answers(layers, stateful):
     """Held against the definition, written out."""
     from daemon.model.keras_states import reset_states
-    from daemon.model.probe.trials import draw_inputs
 
     def ask(x):
         return np.asarray(stateful.predict_on_batch(x[None])[0], np.float64)
@@ -149,6 +148,21 @@ def test_model_without_state_does_not_leak(layers):
     assert report.stateful_layers == ()
     assert report.shape == (10, WIDTH)
     assert set(verdicts(report).values()) == {"no leak"}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_inputs_have_the_scale_that_the_model_itself_expects(layers, nested):
+    """Of 2,000 +- 3; standard normal ones would all look alike to it."""
+    import keras
+
+    front = layers.Normalization(mean=[2000.0, 2000.0], variance=[9.0, 9.0])
+    stack = [keras.Sequential([front])] if nested else [front]
+    model = keras.Sequential([keras.Input((TIME, WIDTH)), *stack, layers.LSTM(4), layers.Dense(1)])
+    report = asked(model)
+    assert report.scaled
+    assert set(verdicts(report).values()) == {"no leak"}
+    inputs = draw_inputs(report.shape, ways.ServedModel(model).scale)
+    assert (inputs.mean(), inputs.std()) == (pytest.approx(2000, abs=1), pytest.approx(3, rel=0.1))
 
 
 def test_model_that_draws_random_numbers_leaks_and_no_reset_helps(layers):
@@ -266,7 +280,7 @@ def two_inputs(layers):
     import keras
 
     left, right = (keras.Input((TIME, WIDTH)) for _ in range(2))
-    return keras.Model([left, right], layers.Add()([left, right]))
+    return keras.Model([left, right], layers.Bidirectional(layers.LSTM(2))(layers.Add()([left, right])))
 
 
 def failing(layers):
@@ -284,7 +298,7 @@ def failing(layers):
     [
         (two_inputs, "has 2 inputs; one is supported"),
         (lambda layers: object(), "object has no input shape"),
-        (failing, r"model tiny fails on standard normal inputs of shape \(5, 2\): .*Lambda.*did not hold"),
+        (failing, r"model tiny fails on normal inputs of shape \(5, 2\): .*Lambda.*did not hold"),
         (lambda layers: built(layers.Rescaling(np.inf)), "not finite"),
         (
             lambda layers: built(layers.Rescaling(0.0)),

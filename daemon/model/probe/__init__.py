@@ -59,8 +59,9 @@ def probe(
     Parameters
     ----------
     model : a `keras.Model` with one input of shape (batch, time, features) or (batch, features), float; its states are
-        restored at the end. Inputs are standard normal, float32, from a fixed seed; a time dimension left open takes
-        10 steps; where a batch size is welded in, each request fills the batch with copies and its first row answers.
+        restored at the end. Inputs are normal, float32, from a fixed seed: standard, or in the scale of a Normalization
+        in front. A time dimension left open takes 10 steps; where a batch size is welded in, each request fills the
+        batch with copies and its first row answers.
     repeats : answers of *repeat* and, about, of *between*; calls of each speed. At least 2.
     budget_seconds : shared among fresh answers, ways and tests; a test that runs out stops early and says so
     step : judged as the converted step instead of the model's own, so that a check of this check can plant a leak
@@ -72,7 +73,7 @@ def probe(
     BundleError : if it is no model of one input, fails on the inputs, or its answers are not finite or all the same
     """
     served = ServedModel(as_converted(model))
-    inputs = draw_inputs(served.shape)
+    inputs = draw_inputs(served.shape, served.scale)
     whole = Budget(budget_seconds, clock)
     course = _Course(max(2, repeats), listen or (lambda way, part, done: None))
     with served.states_kept():
@@ -88,6 +89,7 @@ def probe(
         model=str(model.name),
         shape=served.shape,
         rows=served.rows,
+        scaled=served.scale is not None,
         stateful_layers=served.stateful_layers,
         as_is=as_is,
         reset_unlocked=reset_unlocked,

@@ -88,12 +88,14 @@ class Report:
     Parameters
     ----------
     shape, rows : of one request without the batch; of the batch it is sent in, which is filled with copies
+    scaled : the inputs have the scale of the model's own Normalization, not mean 0 and deviation 1
     stateful_layers : names of the recurrent layers that keep their state from call to call
     """
 
     model: str
     shape: tuple[int, ...]
     rows: int
+    scaled: bool
     stateful_layers: tuple[str, ...]
     as_is: Measured
     reset_unlocked: Measured

@@ -92,9 +92,10 @@ class Trial:
         return self.count >= self.enough
 
 
-def draw_inputs(shape: tuple[int, ...]) -> F32:
-    """Return standard normal inputs; the first one is A."""
-    return np.random.default_rng(SEED).standard_normal((INPUTS, *shape), dtype=np.float32)
+def draw_inputs(shape: tuple[int, ...], scale: tuple[F32, F32] | None = None) -> F32:
+    """Return normal inputs of a mean and standard deviation, 0 and 1 unless given; the first one is A."""
+    x = np.random.default_rng(SEED).standard_normal((INPUTS, *shape), dtype=np.float32)
+    return x if scale is None else x * scale[1] + scale[0]
 
 
 def ask_fresh(inputs: F32, ask: Ask, budget: Budget) -> Fresh:
@@ -111,7 +112,7 @@ def ask_fresh(inputs: F32, ask: Ask, budget: Budget) -> Fresh:
         answers.append(ask(x))
     fresh = Fresh(inputs[: len(answers)], np.stack(answers), (budget.clock() - began) / len(answers))
     if not np.isfinite(fresh.answers).all():
-        raise BundleError("the answers to standard normal inputs are not finite; nothing can be compared")
+        raise BundleError("the answers to normal inputs are not finite; nothing can be compared")
     if not fresh.spread > np.finfo(np.float32).eps * np.abs(fresh.answers).max():
         answer = fresh.answers.flat[0] + 0.0  # without the sign of a zero
         raise BundleError(

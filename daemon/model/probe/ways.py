@@ -63,6 +63,8 @@ class ServedModel:
         self._model = model
         #: Shape of one request, without the batch, and the rows of the batch it is sent in.
         self.shape, self.rows = _request(model)
+        #: Mean and standard deviation of inputs as the model expects them; None where no Normalization says so.
+        self.scale = _own_scale(model)
         self.stateful_layers = tuple(str(layer.name) for layer in keras_states.stateful_layers(model))
         self.reset: Callable[[], None] = partial(keras_states.reset_states, model)
         #: Gives the model back with the states it came with.
@@ -116,7 +118,7 @@ class ServedModel:
             return _first_row(function(np.repeat(x[np.newaxis], self.rows, axis=0)))
         except Exception as error:  # whatever layers and TensorFlow raise
             raise BundleError(
-                f"model {self._model.name} fails on standard normal inputs of shape {self.shape}: {_said(error)}"
+                f"model {self._model.name} fails on normal inputs of shape {self.shape}: {_said(error)}"
             ) from error
 
 
@@ -200,6 +202,18 @@ def _request(model: Any) -> tuple[tuple[int, ...], int]:
             "number of features"
         )
     return tuple(rest), rows or 1
+
+
+def _own_scale(model: Any) -> tuple[F32, F32] | None:
+    """Look for a Normalization in front: standard normal inputs would lie far outside what it was fitted on."""
+    import keras
+
+    layer = model
+    while hasattr(layer, "layers"):
+        layer = next((inner for inner in layer.layers if not isinstance(inner, keras.layers.InputLayer)), None)
+    if not isinstance(layer, keras.layers.Normalization) or layer.invert:
+        return None
+    return np.asarray(layer.mean, np.float32), np.sqrt(np.asarray(layer.variance, np.float32))
 
 
 def _first_row(outputs: Any) -> Answer:
