@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +18,9 @@ from pydantic.fields import FieldInfo
 from daemon import errors
 from daemon.config import Settings
 from daemon.metrics import Metrics
+from daemon.model.activations import ACTIVATIONS
+from daemon.model.keras_ops import CELLS, LAYERS, PASSING
+from daemon.model.keras_refusals import REFUSED, REFUSED_OVER_TIME, REFUSED_PARTS
 from daemon.spread import PredictionSpread
 from schemas import Reason, ResetCause
 
@@ -129,6 +132,36 @@ def exit_codes_table() -> Iterator[str]:
     for family in families:
         if family is not errors.TransactionFailed:  # never leaves the loop
             yield f"| {family.exit_code} | {(family.__doc__ or '').splitlines()[0]} |"
+
+
+def layers_table() -> Iterator[str]:
+    """One row per kind of Keras layer and what conversion makes of it."""
+    yield "| layers of Keras | what becomes of them |"
+    yield "|---|---|"
+    cells = [cell.removesuffix("Cell") for cell in CELLS]
+    ours = [layer for layer in LAYERS if layer != "Columns"]  # a layer of ours, not of Keras
+    yield f"| {_code(cells)}, `RNN` of their cells, one or several | numpy |"
+    yield f"| {_code(ours)} | numpy |"
+    yield f"| activations {_code(sorted(ACTIVATIONS))} | numpy; `hard_sigmoid_keras2` is that of old files |"
+    yield f"| {_code(sorted(PASSING - REFUSED_OVER_TIME.keys()))} | left out: they do nothing at inference |"
+    yield "| `TimeDistributed` of these, models inside models | taken apart |"
+    yield (
+        "| any other layer or activation of Keras; registered layers and cells of your own | TensorFlow, which the "
+        "daemon then needs too: if they answer a tick alone as they do inside a sequence |"
+    )
+    reasons: dict[str, list[str]] = {}
+    for kind, reason in REFUSED.items():
+        reasons.setdefault(reason, []).append(f"`{kind}`")
+    for part, reason in REFUSED_PARTS.items():
+        reasons.setdefault(reason, []).append(f"all with `{part}` in their names")
+    for kind, reason in REFUSED_OVER_TIME.items():
+        reasons.setdefault(reason, []).append(f"`{kind}` over time")
+    for reason, kinds in reasons.items():
+        yield f"| {', '.join(kinds)} | refused: {reason} |"
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 TABLES = {
