@@ -1,13 +1,13 @@
-"""Writes the tables of the README that describe the code, between their markers: settings, metrics, exit codes.
+"""Writes the tables of documents that describe the code, between their markers: settings, metrics, layers.
 
-python -m daemon.dev.tables README.md [--check]
+python -m daemon.dev.tables DOCUMENT [--check]
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,8 +18,13 @@ from pydantic.fields import FieldInfo
 from daemon import errors
 from daemon.config import Settings
 from daemon.metrics import Metrics, Watch
+from daemon.model.activations import ACTIVATIONS
+from daemon.model.keras_ops import CELLS, LAYERS, PASSING
+from daemon.model.keras_refusals import REFUSED, REFUSED_OVER_TIME, REFUSED_PARTS
 from daemon.spread import PredictionSpread
 from schemas import Reason, ResetCause
+
+Table = Callable[[], Iterator[str]]
 
 
 def main() -> int:
@@ -27,7 +32,7 @@ def main() -> int:
     file, *options = sys.argv[1:]
     path = Path(file)
     text = path.read_text("utf-8")
-    fresh = filled(text)
+    fresh = filled(text, TABLES[path.name])
     if options == ["--check"]:
         if fresh != text:
             print(
@@ -38,9 +43,9 @@ def main() -> int:
     return 0
 
 
-def filled(text: str) -> str:
-    """Return the document with every marked table written anew."""
-    for name, rows in TABLES.items():
+def filled(text: str, tables: Mapping[str, Table]) -> str:
+    """Return a document with its tables, by marker, written anew."""
+    for name, rows in tables.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         head, found, rest = text.partition(begin)
         _, closed, tail = rest.partition(end)
@@ -131,12 +136,46 @@ def exit_codes_table() -> Iterator[str]:
             yield f"| {family.exit_code} | {(family.__doc__ or '').splitlines()[0]} |"
 
 
-TABLES = {
-    "settings": settings_table,
-    "metrics": metrics_table,
-    "reasons": reasons_table,
-    "resets": resets_table,
-    "exit-codes": exit_codes_table,
+def layers_table() -> Iterator[str]:
+    """One row per kind of Keras layer and what conversion makes of it."""
+    yield "| layers of Keras | what becomes of them |"
+    yield "|---|---|"
+    cells = [cell.removesuffix("Cell") for cell in CELLS]
+    ours = [layer for layer in LAYERS if layer != "Columns"]  # a layer of ours, not of Keras
+    yield f"| {_code(cells)}, `RNN` of their cells, one or several | numpy |"
+    yield f"| {_code(ours)} | numpy |"
+    yield f"| activations {_code(sorted(ACTIVATIONS))} | numpy; `hard_sigmoid_keras2` is that of old files |"
+    yield f"| {_code(sorted(PASSING - REFUSED_OVER_TIME.keys()))} | left out: they do nothing at inference |"
+    yield "| `TimeDistributed` of these, models inside models | taken apart |"
+    yield (
+        "| any other layer or activation of Keras; registered layers and cells of your own | TensorFlow, which the "
+        "daemon then needs too: if they answer a tick alone as they do inside a sequence |"
+    )
+    reasons: dict[str, list[str]] = {}
+    for kind, reason in REFUSED.items():
+        reasons.setdefault(reason, []).append(f"`{kind}`")
+    for part, reason in REFUSED_PARTS.items():
+        reasons.setdefault(reason, []).append(f"all with `{part}` in their names")
+    for kind, reason in REFUSED_OVER_TIME.items():
+        reasons.setdefault(reason, []).append(f"`{kind}` over time")
+    for reason, kinds in reasons.items():
+        yield f"| {', '.join(kinds)} | refused: {reason} |"
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+#: The tables of each document, by its name and their markers.
+TABLES: dict[str, dict[str, Table]] = {
+    "README.md": {
+        "settings": settings_table,
+        "metrics": metrics_table,
+        "reasons": reasons_table,
+        "resets": resets_table,
+        "exit-codes": exit_codes_table,
+    },
+    "bring-your-own-model.md": {"layers": layers_table},
 }
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ do they answer a tick alone as they do inside a sequence?
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import keras
@@ -15,20 +14,7 @@ import numpy as np
 
 from daemon.errors import BundleError
 from daemon.model.keras_graph import LayerCall, call_per_tick, refusal
-
-#: Why a layer cannot stream, by class name of Keras' own layers.
-_TIME = "it mixes ticks across time"
-_ATTENTION = "it attends over time, and a tick alone has no other times to look at"
-_CONVOLUTION = "it convolves over time, and a tick alone has no window"
-REFUSED: dict[str, str] = {
-    "Bidirectional": "it reads the sequence backwards too, from a future that has not happened",
-    "Lambda": "it runs code from the file",
-    "Masking": "it skips ticks by their values; leave such ticks out of the topic",
-    "Embedding": "it takes category numbers, and features are real numbers",
-    **dict.fromkeys(("Attention", "AdditiveAttention", "MultiHeadAttention", "GroupQueryAttention"), _ATTENTION),
-    **dict.fromkeys(("RepeatVector", "Reshape", "Permute", "Cropping1D", "ZeroPadding1D", "UpSampling1D"), _TIME),
-}
-_REFUSED_PATTERNS = ((re.compile(r"Conv"), _CONVOLUTION), (re.compile(r"Pooling"), "it pools over time"))
+from daemon.model.keras_refusals import reason_against
 
 
 def check_model(model: Any) -> None:
@@ -63,14 +49,8 @@ def check_layer(layer: Any, over_time: bool) -> None:
     elif not is_keras(kind):
         if keras.saving.get_registered_object(keras.saving.get_registered_name(kind)) is not kind:
             raise refusal(layer, "it is custom code; register it with keras.saving.register_keras_serializable")
-    elif kind.__name__ in REFUSED:
-        raise refusal(layer, REFUSED[kind.__name__])
-    elif kind.__name__ == "Flatten" and over_time:
-        raise refusal(layer, _TIME)
-    else:
-        for pattern, reason in _REFUSED_PATTERNS:
-            if pattern.search(kind.__name__):
-                raise refusal(layer, reason)
+    elif (reason := reason_against(kind.__name__, over_time)) is not None:
+        raise refusal(layer, reason)
     _check_axes(layer, over_time)
     if layer.compute_dtype not in ("float32", "float64"):
         raise refusal(layer, f"it computes in {layer.compute_dtype}; set its dtype policy to float32 and save again")

@@ -134,3 +134,15 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, models, layers):
     model = models.sequence(layers.LSTM(4, return_sequences=True), layers.Dense(2))
     model.layers[-1].bias.assign(np.full(2, np.nan))
     rejects(models, model, tmp_path / "out", "nan|NaN")
+
+
+def test_table_of_the_documents_names_layers_that_keras_has(layers):
+    from daemon.dev.tables import layers_table
+    from daemon.model.keras_ops import LAYERS, PASSING
+    from daemon.model.keras_refusals import REFUSED, REFUSED_OVER_TIME
+
+    named = {*LAYERS, *PASSING, *REFUSED, *REFUSED_OVER_TIME} - {"Columns"}
+    assert all(hasattr(layers, name) for name in named)
+    assert not LAYERS.keys() & REFUSED.keys()
+    text = "\n".join(layers_table())
+    assert all(f"`{name}`" in text for name in named)

@@ -31,7 +31,6 @@ LAYERS: dict[str, int] = {
     "daemon": 5,  # the service and what it is made of
     "daemon.judging": 6,
     "daemon.training": 6,
-    "daemon.judging": 6,
     "daemon.doctor": 6,
     "daemon.tools": 6,
     "daemon.dev": 6,

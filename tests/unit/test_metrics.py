@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from daemon.core.canary import Probe
 from daemon.core.pipeline import Batch
 from daemon.core.records import Message
-from daemon.dev.tables import filled
+from daemon.dev.tables import TABLES, filled
 from daemon.errors import SettingsError
 from daemon.health import Health, HealthServer
 from daemon.metrics import BatchHistogram, Metrics, Watch
@@ -149,7 +149,8 @@ def get(port: int, path: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def test_the_tables_of_the_readme_are_those_of_the_code() -> None:
-    readme = Path(__file__).parents[2] / "README.md"
-    text = readme.read_text("utf-8")
-    assert filled(text) == text, "run: python -m daemon.dev.tables README.md"
+@pytest.mark.parametrize("document", ["README.md", "docs/bring-your-own-model.md"])
+def test_the_tables_of_documents_are_those_of_the_code(document: str) -> None:
+    path = Path(__file__).parents[2] / document
+    text = path.read_text("utf-8")
+    assert filled(text, TABLES[path.name]) == text, f"run: python -m daemon.dev.tables {document}"
