@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 from daemon.core.instrument import Instrument
 from daemon.core.intake import OrderLimits
@@ -90,6 +93,14 @@ def pipeline(
     for partition in partitions:
         made.assign(partition, origin)
     return made
+
+
+@contextmanager
+def dense_scores() -> Iterator[None]:
+    """Let pipelines made in here score every forecast, as long as their tracks are new."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("daemon.core.scores.STRIDE_NEW", 1)
+        yield
 
 
 def payloads(batch: Batch) -> list[dict[str, Any]]:

@@ -151,6 +151,8 @@ class Scorer:
             scores = row.instrument.scores
             if scores is None:
                 scores = row.instrument.scores = self.start()
+            if not scores.corrections:
+                self.look(scores)
             step = row.step
             whole = not broken or index not in broken
             if row.reset is not None or not whole:
@@ -159,8 +161,6 @@ class Scorer:
             if due[phase] and whole:
                 self._settle(scores, due[phase], step, row.price, index, scored)
             if scores.batch is not batch:
-                if not scores.corrections:
-                    self.look(scores)
                 scores.batch, scores.at = batch, count
                 for correction in scores.corrections:
                     extend(correction)

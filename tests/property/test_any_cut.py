@@ -29,12 +29,14 @@ def places(log: list[InputRecord]) -> set[tuple[int, int]]:
 
 @given(logs, cuts, rooms, st.booleans())
 def test_no_cut_changes_a_byte_of_any_outcome_or_of_what_is_kept(log, cut, room, canary):
-    reference = pipeline(instruments_per_partition_max=room)
-    expected = outcomes(run(reference, log, ONE_BY_ONE))
-    other = pipeline(instruments_per_partition_max=room, canary_ticks=CANARY if canary else ())
-    found = outcomes(run(other, log, cut))
+    reference = pipeline(instruments_per_partition_max=room, scores=True)
+    one_by_one = run(reference, log, ONE_BY_ONE)
+    other = pipeline(instruments_per_partition_max=room, scores=True, canary_ticks=CANARY if canary else ())
+    batches = run(other, log, cut)
+    expected, found = outcomes(one_by_one), outcomes(batches)
     assert set(expected) == places(log)  # exactly one outcome for every record
     assert found == expected
+    assert [m for batch in batches for m in batch.scores] == [m for batch in one_by_one for m in batch.scores]
     assert remembered(other) == remembered(reference)
 
 
@@ -106,9 +108,11 @@ def test_the_logs_drawn_here_hold_what_they_should():
             seen.update(f"reset {cause}" for cause in batch.resets.elements())
             seen["evicted"] += batch.evicted_count
             seen["forecast"] += len(batch.forecasts)
+            seen["scored"] += len(batch.scored)
 
     look()
     expected = {"late", "duplicate", "not_json", "missing_field", "invalid_value", "crossed_quote", "future_time"}
     expected |= {"non_finite", "outside_session", "evicted", "reset first", "reset session", "reset non_finite"}
     assert {name for name in expected if seen[name] < 20} == set(), seen
     assert seen["forecast"] > 1000
+    assert seen["scored"] > 1000

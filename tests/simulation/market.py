@@ -57,6 +57,7 @@ def pipeline(revision: str, instruments_max: int) -> Pipeline:
         rules=RULES,
         limits=LIMITS,
         partitions=(),
+        scores=True,
         warmup_ticks=WARMUP_TICKS[revision],
         instruments_per_partition_max=instruments_max,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -32,9 +33,10 @@ class Disturbed(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Of one partition: forecasts as they stand in the log, dead letters by the offset of their ticks."""
+    """Of one partition: forecasts and scores as they stand in the log, dead letters by the offset of their ticks."""
 
     forecasts: list[tuple[bytes | None, bytes | None]]
+    scores: list[tuple[bytes | None, bytes | None]]
     dead_letters: list[tuple[int, bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]]
 
 
@@ -141,13 +143,19 @@ def _between(ticks: list[InputRecord], start: int, end: int) -> list[Record]:
 def _expected(batches: list[Batch]) -> Outcomes:
     forecasts = [message for batch in batches for message in batch.forecasts]
     letters = [_letter(message) for batch in batches for message in batch.dead_letters]
-    return Outcomes([(message.key, message.value) for message in forecasts], sorted(letters, key=lambda each: each[0]))
+    scores = [message for batch in batches for message in batch.scores]
+    return Outcomes(_pairs(forecasts), _pairs(scores), sorted(letters, key=lambda each: each[0]))
+
+
+def _pairs(messages: Sequence[Message | InputRecord]) -> list[tuple[bytes | None, bytes | None]]:
+    return [(message.key, message.value) for message in messages]
 
 
 def _found(world: World, partition: int) -> Outcomes:
     forecasts = [record for record in world.log.read("forecasts") if record.partition == partition]
     letters = [_letter(record) for record in world.log.read("dead_letters") if record.partition == partition]
-    return Outcomes([(record.key, record.value) for record in forecasts], sorted(letters, key=lambda each: each[0]))
+    scores = [record for record in world.log.read("scores") if record.partition == partition]
+    return Outcomes(_pairs(forecasts), _pairs(scores), sorted(letters, key=lambda each: each[0]))
 
 
 def _letter(
