@@ -1,7 +1,7 @@
 """Another model takes over at 2,000 ticks/s and 10,000 instruments (2 x LSTM(64)): the longest gap between committed
 forecasts from the promotion until all partitions run it, how long that took, and the longest gap while nothing happens.
 
-    python -m bench.switching [--instruments 10000] [--rounds R]
+    python -m bench.switching [--rate 2000] [--instruments 10000] [--rounds R]
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ from bench.watch import Watch
 from daemon.dev.child import ChildDaemon, to_toml
 from tests.bundles import tiny_bundle
 
-RATE = 2000
 #: Before and after a change: each partition has had its checkpoint at the default interval.
 SETTLE_SECONDS = 7.0
 
 
-def measure(on: Rig, folder: Path, instruments: int, rounds: int) -> dict[str, Any]:
+def measure(on: Rig, folder: Path, rate: int, instruments: int, rounds: int) -> dict[str, Any]:
     """Let two models take turns; return the medians and the worst of the longest gaps."""
     name = "switching"
-    topics, mix = on.topics(name), Mix(RATE, instruments)
+    topics, mix = on.topics(name), Mix(rate, instruments)
     bundles = [
         tiny_bundle(folder, units=64, layers=2, columns=COLUMNS, outputs=OUTPUTS, seed=n, name=f"bundle-{n}").path
         for n in range(2)
@@ -50,7 +49,6 @@ def measure(on: Rig, folder: Path, instruments: int, rounds: int) -> dict[str, A
             begin = time.time()
             gaps["quiet"].append(max(watch.longest_gaps(begin - SETTLE_SECONDS / 2, begin)))
             promote(bundles[(n + 1) % 2], config)
-            print(daemon.tail(3), file=sys.stderr)
             took.append(time.time() - begin)
             time.sleep(SETTLE_SECONDS)
             gaps["switch"].append(max(watch.longest_gaps(begin, time.time())))
@@ -62,18 +60,19 @@ def measure(on: Rig, folder: Path, instruments: int, rounds: int) -> dict[str, A
 def promote(bundle: Path, config: Path) -> None:
     """Promote a bundle and wait until it runs."""
     command = [sys.executable, "-m", "daemon.cli.main", "bundle", "promote", str(bundle), "--config", str(config)]
-    subprocess.run([*command, "--wait", "300"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, "--wait", "300"], check=True, stdout=sys.stderr)
 
 
 def main() -> None:
     """Run it and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rate", type=int, default=2000)
     parser.add_argument("--instruments", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    result: dict[str, Any] = {"machine": machine(), "rate": RATE, "instruments": options.instruments}
+    result: dict[str, Any] = {"machine": machine(), "rate": options.rate, "instruments": options.instruments}
     with tempfile.TemporaryDirectory() as folder, rig(Path(folder)) as on:
-        result |= measure(on, Path(folder), options.instruments, options.rounds)
+        result |= measure(on, Path(folder), options.rate, options.instruments, options.rounds)
     print(json.dumps(result, indent=2))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ app = typer.Typer(no_args_is_help=True, help="Show, promote and roll back the mo
 COLUMNS = ("partition", "owner", "model", "revision", "checkpoint")
 #: The name under which pins are written: two commands at once fence each other.
 WRITER = "bundle"
+BUNDLE_ID = re.compile(r"[0-9a-f]{16}")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Wait = Annotated[
@@ -50,8 +52,9 @@ def promote(
 
     Example: tickcast bundle promote new-bundle --config tickcast.toml
     """
-    with _desk(config, bootstrap_servers) as desk:
-        found = desk.proven(bundle)
+    settings = load(config, bootstrap_servers)
+    found = _proven(settings, bundle)
+    with _desk(settings) as desk:
         _change(desk, found, wait, as_json=as_json)
 
 
@@ -65,7 +68,7 @@ def rollback(
     """
     from daemon.errors import SettingsError
 
-    with _desk(config, bootstrap_servers) as desk:
+    with _desk(load(config, bootstrap_servers)) as desk:
         pin = desk.pin()
         if pin is None or not pin.previous:
             raise SettingsError(
@@ -73,7 +76,7 @@ def rollback(
                 + ("no bundle is pinned" if pin is None else "what ran before is not known")
                 + "; promote the bundle that it is to run"
             )
-        _change(desk, desk.proven(pin.previous), wait, as_json=as_json)
+        _change(desk, _proven(desk.settings, pin.previous), wait, as_json=as_json)
 
 
 @app.command()
@@ -84,7 +87,7 @@ def show(config: ConfigFile = None, bootstrap_servers: Servers = None, as_json: 
     """
     from daemon.errors import BundleError
 
-    with _desk(config, bootstrap_servers) as desk:
+    with _desk(load(config, bootstrap_servers)) as desk:
         pin, rows = desk.pin(), desk.running()
         path = problem = None
         if pin is not None:
@@ -140,6 +143,28 @@ def _change(desk: _Desk, bundle: Bundle, wait: float, *, as_json: bool) -> None:
         )
 
 
+def _proven(settings: Settings, name: str) -> Bundle:
+    """Load and test a bundle: a folder, or the id of one in [model] bundles."""
+    from daemon.errors import BundleError
+    from daemon.model.bundle import Bundle
+    from daemon.model.selftest import self_test
+
+    path = Path(name)
+    if not path.is_dir():
+        if not BUNDLE_ID.fullmatch(name):
+            raise BundleError(f"no bundle folder at {path}; give a folder, or the id of a bundle in [model] bundles")
+        path = _shelf(settings).find(name)
+    bundle = Bundle.load(path)
+    self_test(bundle, settings.model.engine)
+    return bundle
+
+
+def _shelf(settings: Settings) -> Shelf:
+    from daemon.model.shelf import Shelf
+
+    return Shelf(settings.model.bundle, settings.model.bundles)
+
+
 @dataclass
 class _Desk:
     """Everything that a change of model needs."""
@@ -155,16 +180,6 @@ class _Desk:
     def group_id(self) -> str:
         """Return the group."""
         return self.settings.kafka.group_id
-
-    def proven(self, name: str) -> Bundle:
-        """Load and test a bundle: a folder, or the id of one on the shelf."""
-        from daemon.model.bundle import Bundle
-        from daemon.model.selftest import self_test
-
-        folder = Path(name)
-        bundle = Bundle.load(folder if folder.is_dir() or folder.name != name else self.shelf.find(name))
-        self_test(bundle, self.settings.model.engine)
-        return bundle
 
     def keep(self, bundle: Bundle) -> Path:
         """Lay a bundle on the shelf, and the one beside it that runs where nothing is pinned: for a rollback."""
@@ -227,18 +242,16 @@ class _Desk:
 
 
 @contextmanager
-def _desk(config: Path | None, bootstrap_servers: str | None) -> Iterator[_Desk]:
-    from daemon.model.shelf import Shelf
+def _desk(settings: Settings) -> Iterator[_Desk]:
     from daemon.transport.admin import examine
     from daemon.transport.connection import Connection
     from daemon.transport.kafka_reader import KafkaReader
 
-    settings = load(config, bootstrap_servers)
     connection = Connection.from_settings(settings.kafka)
     for problem in examine(connection, settings)[1]:
         raise problem
     reader = KafkaReader(connection, topics={"state": settings.topics.state})
     try:
-        yield _Desk(settings, connection, reader, Shelf(settings.model.bundle, settings.model.bundles))
+        yield _Desk(settings, connection, reader, _shelf(settings))
     finally:
         reader.close()

@@ -17,6 +17,8 @@ from daemon.transport.port import Reader
 
 #: Between two looks at what runs.
 LOOK_SECONDS = 0.3
+#: How long the newest marker of a partition is waited for: on a busy machine a first fetch takes its time.
+MARKER_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,6 @@ def await_switch(
 
 def _marker(reader: Reader, partition: int) -> Marker | None:
     try:
-        return newest_marker(reader, partition)
+        return newest_marker(reader, partition, patience_seconds=MARKER_SECONDS)
     except (MarkerError, BrokerUnavailable):  # held up by a transaction: what can be known is enough
         return None

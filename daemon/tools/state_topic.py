@@ -62,7 +62,13 @@ def read_stored(
     return stored
 
 
-def newest_marker(reader: Reader, partition: int, *, monotonic: Callable[[], float] = time.monotonic) -> Marker | None:
+def newest_marker(
+    reader: Reader,
+    partition: int,
+    *,
+    patience_seconds: float = GLANCE_SECONDS,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Marker | None:
     """Return the newest marker of a partition without reading its snapshots; None where there is none.
 
     An open transaction is not waited for: then it is the newest of what is committed before it.
@@ -76,7 +82,7 @@ def newest_marker(reader: Reader, partition: int, *, monotonic: Callable[[], flo
     for start in sorted({max(first, end - back) for back in (*LOOK_BACK, end - first)}, reverse=True):
         found = Stored()
         try:
-            for records in _reads(reader, partition, start, end, GLANCE_SECONDS, monotonic):
+            for records in _reads(reader, partition, start, end, patience_seconds, monotonic):
                 found.add(record for record in records if record.key == markers.KEY)
         except BrokerUnavailable:
             if start == first and found.marker() is None:
