@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from daemon.boundaries import resolve_rules
 from daemon.cli.doctor import app
 from daemon.core.spec import Column, Output
-from daemon.doctor.bundle import STATE_WORTH, examine_bundle, state_worth
+from daemon.doctor.bundle import examine_bundle, state_worth
 from daemon.doctor.finding import Report, Skipped
 from daemon.doctor.running import Forecasts, OneInstrument
 from daemon.model.bundle import Bundle, write_bundle
@@ -147,15 +147,17 @@ def forecasts(gain: float, seed: int = 9) -> Forecasts:
 
 def test_a_state_that_is_carried_for_nothing(tmp_path):
     bundle = linear_bundle(tmp_path)
-    assert found([state_worth(bundle, forecasts(0.2), forecasts(0.2, seed=7))], STATE_WORTH.code).severity == "note"
-    assert found([state_worth(bundle, forecasts(0.1), forecasts(0.3))], STATE_WORTH.code).severity == "warning"
-    clear([state_worth(bundle, forecasts(0.3), forecasts(0.1))], STATE_WORTH.code)
+    assert (
+        found([state_worth(bundle, forecasts(0.2), forecasts(0.2, seed=7))], "state_without_worth").severity == "note"
+    )
+    assert found([state_worth(bundle, forecasts(0.1), forecasts(0.3))], "state_without_worth").severity == "warning"
+    clear([state_worth(bundle, forecasts(0.3), forecasts(0.1))], "state_without_worth")
 
 
 def test_the_state_is_judged_against_a_run_that_forgets_it(tmp_path, best):
     report = examined(tmp_path, tiny_bundle(tmp_path, columns=(Column("return", "running", std=1e-4),)), TICKS[:600])
-    assert not isinstance(outcome(report, STATE_WORTH.code), Skipped)
-    assert isinstance(outcome(best, STATE_WORTH.code), Skipped)  # a dense layer carries nothing
+    assert not isinstance(outcome(report, "state_without_worth"), Skipped)
+    assert isinstance(outcome(best, "state_without_worth"), Skipped)  # a dense layer carries nothing
 
 
 def test_few_ticks_and_a_price_at_rest(tmp_path, best):

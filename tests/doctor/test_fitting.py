@@ -51,8 +51,14 @@ def ask(tmp_path, keras):
     return ask
 
 
-def test_a_sound_model_has_no_finding(ask, keras):
-    report = ask(keras.layers.LSTM(4), keras.layers.Dense(1))
+@pytest.fixture
+def lively(keras):
+    """Return a head that says something, though nothing has been fitted."""
+    return keras.layers.Dense(1, kernel_initializer=keras.initializers.Constant(2.0))
+
+
+def test_a_sound_model_has_no_finding(ask, keras, lively):
+    report = ask(keras.layers.LSTM(4), lively)
     assert report.findings == []
     for code in ("input_shape", "target_broadcasts", "vanishing_gradient", "collapsed_predictions"):
         clear(report, code)
@@ -76,9 +82,9 @@ def test_a_flat_target_only_warns_since_keras_mends_it(ask, keras):
     assert finding.severity == "warning"
 
 
-def test_a_stateful_model_with_a_welded_batch_is_examined_all_the_same(ask, keras):
+def test_a_stateful_model_with_a_welded_batch_is_examined_all_the_same(ask, keras, lively):
     inputs = keras.Input((6, 2), batch_size=32)
-    report = ask(keras.layers.LSTM(4, stateful=True), keras.layers.Dense(1), inputs=inputs)
+    report = ask(keras.layers.LSTM(4, stateful=True), lively, inputs=inputs)
     assert [finding.check.code for finding in report.findings] == ["welded_batch"]
 
 
@@ -173,8 +179,8 @@ def test_a_budget_too_small_says_so(keras):
     assert all(isinstance(each, Skipped) and "give more seconds" in each.reason for each in report)
 
 
-def test_a_whole_examination_fits_the_user_s_own_network(ask, keras, short_fits):
-    report = ask(keras.layers.LSTM(4), keras.layers.Dense(1), budget=60.0, learning_rate=1e-2)
+def test_a_whole_examination_fits_the_user_s_own_network(ask, keras, short_fits, lively):
+    report = ask(keras.layers.LSTM(4), lively, budget=60.0, learning_rate=1e-2)
     assert report.findings == []
     for check in CHECKS:
         clear(report, check.code)
