@@ -114,8 +114,9 @@ def examine_answers(
         yield judge(LEAKING, [], otherwise="the target is a level")
     else:
         found = [
-            Measurement(float(r2), column=name, detail=f"y {at}")
+            Measurement(float(r2) - own, column=name, detail=f"y {at}: R² {r2:.3f}, its own past explains {own:.3f}")
             for at in range(y.shape[1])
+            for own in [_own_past(centred[:, at], horizon)]
             for r2, name in zip(single_r2s(last, centred[:, at], horizon), names, strict=True)
             if np.isfinite(r2)
         ]
@@ -183,6 +184,14 @@ def shuffled_windows(x: F32) -> Outcome:
         return judge(SHUFFLED_WINDOWS, [], otherwise="the windows do not overlap by all rows but one")
     elsewhere = np.mean([not np.array_equal(x[(at + 1) % len(x), :-1], x[at, 1:]) for at, _ in known])
     return judge(SHUFFLED_WINDOWS, [Measurement(float(elsewhere), column="X")])
+
+
+def _own_past(y: F64, horizon: int) -> float:
+    """Return the share of a target that its last known value explains."""
+    if len(y) <= horizon or not y.any():
+        return 0.0
+    alike = float(np.dot(y[horizon:], y[:-horizon]) / np.dot(y, y))
+    return alike * alike
 
 
 def _levels(last: F64, y: F64, names: Sequence[str]) -> list[Measurement]:

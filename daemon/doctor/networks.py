@@ -48,6 +48,8 @@ def small_lstm(steps: int, features: int, units: int) -> Any:
 def stateless(model: Any, *, factor: int = 1) -> Any:
     """Rebuild a model with fresh weights, any batch size and no state kept between calls.
 
+    What is not trained, such as the statistics of a Normalization, is taken over.
+
     Parameters
     ----------
     factor : multiplies the units of every recurrent layer
@@ -57,15 +59,20 @@ def stateless(model: Any, *, factor: int = 1) -> Any:
     BundleError : the model cannot be rebuilt from its configuration
     """
     try:
-        return type(model).from_config(_edited(model.get_config(), factor))
+        fresh = type(model).from_config(_edited(model.get_config(), factor))
+        for variable, given in zip(fresh.non_trainable_variables, model.non_trainable_variables, strict=True):
+            variable.assign(given)
+        _settle(fresh)
     except Exception as error:  # Keras raises whatever its builders raise
         raise BundleError(f"model {model.name} cannot be rebuilt: {str(error).splitlines()[0]}") from error
+    return fresh
 
 
 def copy_of(model: Any) -> Any:
     """Return a stateless copy with the same weights."""
     copy = stateless(model)
     copy.set_weights(model.get_weights())
+    _settle(copy)
     return copy
 
 
@@ -142,7 +149,8 @@ class Learner:
         """Draw fresh weights, forget the optimizer's memory and set its rate."""
         keras.utils.set_random_seed(seed)
         fresh = type(self.model).from_config(self.model.get_config())
-        self.model.set_weights(fresh.get_weights())
+        for variable, drawn in zip(self.model.trainable_variables, fresh.trainable_variables, strict=True):
+            variable.assign(drawn)
         for variable, value in zip(self._optimizer.variables, self._blank, strict=True):
             variable.assign(value)
         self._optimizer.learning_rate.assign(rate)
@@ -170,10 +178,18 @@ class Learner:
         self._optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
 
 
+def _settle(model: Any) -> None:
+    """Let Normalization layers take over the statistics just written: they compute with a copy of them."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
+            layer.finalize_state()
+
+
 def _edited(value: Any, factor: int) -> Any:
     """Return a configuration without states and batch sizes, at any depth."""
     if isinstance(value, dict):
-        edited = {key: _edited(each, factor) for key, each in value.items()}
+        # built shapes follow from the units
+        edited = {key: _edited(each, factor) for key, each in value.items() if key != "build_config"}
         if "stateful" in edited:
             edited["stateful"] = False
         for key in ("batch_shape", "batch_input_shape"):

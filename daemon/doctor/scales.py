@@ -38,7 +38,7 @@ INPUTS = register(
         measures="factor by which a column's root mean square, as the first layer sees it, is away from 1",
         limit=10.0,
         form="number",
-        remedy="subtract the mean and divide by the standard deviation of the training part, in the same way when serving",
+        remedy="subtract the mean and divide by the standard deviation of the training part, also when serving",
     )
 )
 OFFSET = register(
@@ -82,7 +82,7 @@ PAST_SPLIT = register(
         of=("model", "bundle"),
         severity="problem",
         title="the scaler has seen rows that it is judged on",
-        measures="how many times closer the scales are to the statistics of all rows than to those of the training rows",
+        measures="how many times closer the scales are to the statistics of all rows than to the training rows'",
         limit=20.0,
         form="number",
         remedy="fit the scaler on the training rows alone, and only apply it to the others",
@@ -106,7 +106,7 @@ def finite(samples: Samples) -> Outcome:
 
 
 def inputs(seen: F32, names: Sequence[str]) -> Iterator[Outcome]:
-    """Judge the columns as the model sees them, shape (samples, steps, features); constant columns only by their size."""
+    """Judge the columns as the model sees them, shape (samples, steps, features)."""
     rows = seen.reshape(-1, seen.shape[-1]).astype(np.float64)
     mean, std = rows.mean(axis=0), rows.std(axis=0)
     size = np.sqrt(np.mean(rows**2, axis=0))
@@ -168,7 +168,7 @@ def scaler_of_arrays(samples: Samples) -> Outcome:
 
 
 def closer(whole: F64, own: F64) -> list[float]:
-    """Return how many times closer to the whole scales are than to the training rows; 0 where they are exact on neither.
+    """Return how many times closer scales are to all rows than to the training rows; 0 where they are exact on neither.
 
     Parameters
     ----------

@@ -127,13 +127,13 @@ def examine_target(y: NDArray[Any], answer: NDArray[np.float32], loss_of_keras: 
         remedy += "dimension"
         detail += f"; Keras' own loss says {loss_of_keras:.4g}"
     else:
-        remedy = "y = y.reshape(-1, 1): Keras' own fit adds the dimension, numpy, a loss or a loop of your own do not"
+        remedy = "y = y[..., None]: Keras' own fit adds the dimension, numpy, a loss or a loop of your own do not"
     measured = Measurement(times, column="y", detail=detail)
     yield judge(TARGET_BROADCASTS, [measured], remedy=remedy, severity="problem" if by_keras else "warning")
 
 
 def aligned(y: NDArray[Any], answer: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.float32]] | None:
-    """Return target and answer in one shape, (samples, outputs) where the target has no steps; None if there is none."""
+    """Return target and answer in one shape, at the last step where the target has no steps; None if there is none."""
     if y.shape == answer.shape:
         return y, answer
     if y.ndim == answer.ndim - 1 and y.shape == answer.shape[:-1] and answer.shape[-1] == 1:
@@ -189,7 +189,7 @@ def _lift(width: int, steps: int | None, features: int | None) -> str:
     """Say how a two-dimensional X becomes three-dimensional."""
     if features == 1 and steps in (None, width):
         return f"the feature dimension is missing: X = X[..., None] makes (samples, {width}, 1)"
-    if steps and features and width == steps * features:
+    if steps and features and width == steps * features and steps > 1:
         return f"X = X.reshape(-1, {steps}, {features}), if the {features} values of a step lie side by side"
     if features in (None, width) and steps in (None, 1):
         return f"the time dimension is missing: X = X[:, None, :] makes (samples, 1, {width})"

@@ -131,7 +131,7 @@ def read_sheets(paths: Sequence[Path], listen: Callable[[int], None] = lambda co
         if name not in sheets.by_instrument:
             sheets.by_instrument[name] = Sheet(name)
         sheets.by_instrument[name].add(place, found)
-        sheets.fields.update(found.get("fields", ()))
+        sheets.fields.update(list(found.get("fields", ())))
     return sheets
 
 
