@@ -67,8 +67,8 @@ def rewind(
         typer.echo(f"group {group_id} goes on there at its next start")
 
 
-def parse_when(text: str) -> When:
-    """Read `--to`.
+def parse_when(text: str, option: str = "--to") -> When:
+    """Read a place in time, given as `option`.
 
     Returns
     -------
@@ -88,10 +88,10 @@ def parse_when(text: str) -> When:
         time = datetime.fromisoformat(text)
     except ValueError as error:
         raise SettingsError(
-            f"--to {text!r} is neither earliest, latest nor a time such as 2024-01-02T15:00:00Z"
+            f"{option} {text!r} is neither earliest, latest nor a time such as 2024-01-02T15:00:00Z"
         ) from error
     if time.tzinfo is None:
-        raise SettingsError(f"--to {text!r} has no offset from UTC; write {text}Z if UTC is meant")
+        raise SettingsError(f"{option} {text!r} has no offset from UTC; write {text}Z if UTC is meant")
     return -((datetime.fromtimestamp(0, UTC) - time) // timedelta(milliseconds=1))
 
 

@@ -54,6 +54,9 @@ class Collected:
 
     tracks: tuple[Track, ...]
     refused: Counter[str]
+    #: Event times of all ticks read, sorted; a refused one has that of the tick before it. Parts are cut by them, so
+    #: that what becomes of later ticks moves no cut.
+    times: NDArray[np.int64]
 
     @property
     def tick_count(self) -> int:
@@ -90,7 +93,7 @@ class _Columns:
 
 
 def collect(
-    ticks: Iterable[Mapping[str, Any]],
+    ticks: Iterable[Mapping[str, Any] | bytes],
     columns: Sequence[str],
     rules: Rules,
     listen: Callable[[int], None] = lambda count: None,
@@ -99,7 +102,7 @@ def collect(
 
     Parameters
     ----------
-    ticks : dicts with the keys of `Tick`, in order of time for each instrument
+    ticks : dicts with the keys of `Tick`, or messages as on the topic; in order of time for each instrument
     columns : features by name
     rules : the session rules
     listen : called with the number of ticks read, now and then
@@ -118,11 +121,13 @@ def collect(
     found: dict[str, _Columns] = {}
     refused: Counter[str] = Counter()
     details: dict[str, str] = {}
+    times, latest = array("q"), 0
     for offset, raw in enumerate(ticks):
         if offset % LISTEN_TICKS == 0:
             listen(offset)
         try:
-            tick = decoder.decode(orjson.dumps(raw))
+            tick = decoder.decode(raw if isinstance(raw, bytes) else orjson.dumps(raw))
+            latest = tick.ts
             held = found.get(tick.instrument)
             if held is None:
                 held = _Columns(Instrument(tick.instrument, -1, list(table.start), ResetCause.FIRST))
@@ -131,7 +136,10 @@ def collect(
         except Rejected as rejected:
             refused[rejected.reason.value] += 1
             details.setdefault(rejected.reason.value, rejected.detail)
-    collected = Collected(tuple(found[name].track() for name in sorted(found)), refused)
+        times.append(latest)
+    collected = Collected(
+        tuple(found[name].track() for name in sorted(found)), refused, np.sort(np.array(times, np.int64))
+    )
     if refused.total() > collected.tick_count:
         reason, count = refused.most_common(1)[0]
         raise TickFileError(

@@ -16,7 +16,6 @@ from daemon.training.options import Listener, Progress, TrainingOptions
 from daemon.training.ridge import fit_ridge, run_ridge
 from daemon.training.scales import columns_of, outputs_of, running_volatility, volatility_of
 from daemon.training.series import Series, series_of, training_rows
-from daemon.training.streams import SessionRows
 
 if TYPE_CHECKING:
     from daemon.training.network import Network
@@ -34,7 +33,7 @@ class Fold:
     validation_variance: float
     network: Network
     fitted: Fitted
-    #: The network, the network with its state reset at every tick, and a ridge regression on the same inputs.
+    #: The network, the network with its state reset at every tick, and a ridge per instrument on the same inputs.
     judged: Judged
     reset: Judged
     ridge: Judged
@@ -92,10 +91,15 @@ def fit_fold(
         fitted=fitted,
         judged=judge(network, series, outputs),
         reset=judge_reset(network, series, outputs),
-        ridge=_ridge(latest, series, outputs),
+        ridge=_ridge(series, outputs),
     )
 
 
-def _ridge(rows: Sequence[SessionRows], series: Sequence[Series], outputs: Sequence[Output]) -> Judged:
-    kernel, bias = fit_ridge(rows)
-    return Judged(series, outputs, [run_ridge(one.x, kernel, bias).astype(np.float32) for one in series])
+def _ridge(series: Sequence[Series], outputs: Sequence[Output]) -> Judged:
+    """Fit a regression for each instrument on all its rows before the test part; without any it forecasts no change."""
+    found = []
+    for one in series:
+        rows = training_rows([replace(one, split=one.split.settled())], outputs)
+        y = run_ridge(one.x, *fit_ridge(rows)) if rows else np.zeros((len(one.x), len(outputs)))
+        found.append(y.astype(np.float32))
+    return Judged(series, outputs, found)

@@ -38,6 +38,8 @@ HUBER_DELTA = 4.0
 GRADIENT_NORM_MAX = 1.0
 #: What the average keeps of itself at each update: about the last fifty updates count.
 AVERAGE_KEEPS = 0.98
+#: Rows run at once where each is a session of its own.
+ROWS_MAX = 8192
 #: A log variance beyond this says nothing more and would overflow.
 LOG_VARIANCE_MAX = 20.0
 
@@ -95,8 +97,9 @@ class Network:
 
     def run_from_zero(self, x: F32) -> F32:
         """Return the average's outputs for rows that are each the first of a session, shape (rows, outputs)."""
-        y: F32 = self.plain_model().predict(x[:, None], batch_size=4096, verbose=0)[:, 0]
-        return y
+        model = self.plain_model()
+        slices = [x[begin : begin + ROWS_MAX, None] for begin in range(0, len(x), ROWS_MAX)]
+        return np.concatenate([model(rows, training=False).numpy()[:, 0] for rows in slices])
 
     def weights(self) -> list[F32]:
         """Return a copy of the average's weights."""

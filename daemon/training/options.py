@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from daemon.config import SessionSettings
 from daemon.core.spec import OutputOf
@@ -112,6 +113,39 @@ class TrainingOptions:
         return MORE[self.loss]
 
 
+#: What a file of options may hold: all but what belongs to a run or to the settings.
+FILE_KEYS = tuple(each.name for each in fields(TrainingOptions) if each.name not in ("sessions", "force"))
+
+
+def read_options(file: Path) -> dict[str, Any]:
+    """Read options from a TOML file.
+
+    Raises
+    ------
+    SettingsError : it cannot be read, or a key or the kind of a value is wrong
+    """
+    try:
+        found = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{file}: cannot be read ({error}); give a TOML file") from error
+    defaults = TrainingOptions()
+    for key, value in found.items():
+        if key not in FILE_KEYS:
+            raise SettingsError(f"{file}: unknown key {key}; known are {', '.join(FILE_KEYS)}")
+        default = getattr(defaults, key)
+        example = 3.0 if default is None else list(default) if isinstance(default, tuple) else default
+        if not _alike(value, example):
+            raise SettingsError(f"{file}: {key} = {value!r}: give something like {example!r}")
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+
+
+def _alike(value: object, example: object) -> bool:
+    """Tell whether a value is of the example's kind; a whole number does for any number."""
+    if isinstance(value, list) and isinstance(example, list):
+        return all(type(each) is type(example[0]) for each in value)
+    return type(value) is type(example) or (type(value) is int and isinstance(example, float))
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a run stands; handed to the caller's `progress` now and then."""
@@ -138,8 +172,9 @@ Skills = tuple[float | None, ...]
 class FoldReport:
     """One fold: where its test part lies, and the mean skill there."""
 
-    begin: str
-    end: str
+    #: None where no tick of the test part is usable.
+    begin: str | None
+    end: str | None
     ticks: int
     skill: Skills
 
@@ -164,7 +199,7 @@ class TrainingReport:
     skill: Skills
     #: The same for the same model with its state reset at every tick.
     skill_reset_every_tick: Skills
-    #: The same for a ridge regression on the same inputs.
+    #: The same for ridge regressions, one per instrument, on the same inputs.
     skill_ridge: Skills
     skill_by_instrument: Mapping[str, Skills] = field(default_factory=dict)
     folds: tuple[FoldReport, ...] = ()

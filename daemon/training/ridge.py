@@ -15,11 +15,11 @@ PENALTY = 10.0
 
 
 def fit_ridge(rows: Sequence[SessionRows]) -> tuple[F32, F32]:
-    """Fit one regression per mean output on all rows together, weighted as in the network's loss.
+    """Fit one regression per horizon on all rows together, weighted as in the network's loss.
 
     Returns
     -------
-    kernel, bias : float32 arrays, shapes (features, outputs) and (outputs,), on squashed inputs
+    kernel, bias : float32 arrays, shapes (features, horizons) and (horizons,), on squashed inputs
     """
     inputs, outputs = rows[0].x.shape[1] + 1, rows[0].y.shape[1]
     gram, moment = np.zeros((outputs, inputs, inputs)), np.zeros((outputs, inputs))

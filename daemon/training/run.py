@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from itertools import pairwise
@@ -12,25 +12,35 @@ from typing import Any
 
 from daemon.boundaries import resolve_rules
 from daemon.errors import SettingsError
+from daemon.model.bundle import Bundle
 from daemon.model.conversion import convert
 from daemon.model.manifest import Manifest
 from daemon.training.collect import Collected, collect
 from daemon.training.dataset import part_sizes, split_in_time
 from daemon.training.fold import Fold, fit_fold
-from daemon.training.options import FoldReport, Listener, Progress, TrainingOptions, TrainingReport
+from daemon.training.judge import Judged
+from daemon.training.options import FoldReport, Listener, Progress, Skills, TrainingOptions, TrainingReport
 from daemon.training.scores import mean_skill
+
+#: The page about the run, in the bundle's folder; not part of the bundle's id.
+PAGE = "report.html"
 
 
 def train(
-    ticks: Iterable[Mapping[str, Any]], options: TrainingOptions, out: Path, progress: Listener | None = None
+    ticks: Iterable[Mapping[str, Any] | bytes],
+    options: TrainingOptions,
+    out: Path,
+    progress: Listener | None = None,
+    keep: Callable[[Fold], None] = lambda fold: None,
 ) -> TrainingReport:
     """Fit a model on ticks and write it as a bundle, with a page about it beside it where the extra `report` is there.
 
     Parameters
     ----------
-    ticks : dicts with the keys of `Tick`, in order of time for each instrument
+    ticks : dicts with the keys of `Tick`, or messages as on the topic; in order of time for each instrument
     out : folder of the bundle
     progress : told now and then where the run stands
+    keep : given the last fold, for figures of one's own
 
     Raises
     ------
@@ -47,6 +57,7 @@ def train(
     )
     folds = _walk_forward(collected, options, tell)
     last = folds[-1]
+    keep(last)
     bundle = convert(last.network.plain_model(), _manifest(last, options), out, replace=options.force)
     by_instrument = last.judged.test_skills()
     return TrainingReport(
@@ -60,11 +71,12 @@ def train(
         ended_by=last.fitted.ended_by,
         seconds=time.monotonic() - began,
         horizons=options.horizons,
-        skill=mean_skill(list(by_instrument.values())),
-        skill_reset_every_tick=mean_skill(list(last.reset.test_skills().values())),
-        skill_ridge=mean_skill(list(last.ridge.test_skills().values())),
+        skill=_mean(last.judged),
+        skill_reset_every_tick=_mean(last.reset),
+        skill_ridge=_mean(last.ridge),
         skill_by_instrument=by_instrument,
         folds=tuple(map(_fold_report, folds)),
+        page=_write_page(collected, folds, options, bundle),
     )
 
 
@@ -81,6 +93,18 @@ def _walk_forward(collected: Collected, options: TrainingOptions, tell: Listener
         if folds[-1].fitted.ended_by == "interrupt":
             break
     return folds
+
+
+def _write_page(collected: Collected, folds: Sequence[Fold], options: TrainingOptions, bundle: Bundle) -> Path | None:
+    """Write the page about the run into the bundle's folder, where the extra `report` is installed."""
+    if find_spec("jinja2") is None or find_spec("matplotlib") is None:
+        return None
+    from daemon.judging.page import write_page
+    from daemon.training.report import training_page
+
+    file = bundle.path / PAGE
+    write_page(file, training_page(collected, folds, options, f"Training of {bundle.id}"))
+    return file
 
 
 def _check_out(out: Path, *, force: bool) -> None:
@@ -119,11 +143,15 @@ def _manifest(fold: Fold, options: TrainingOptions) -> Manifest:
 def _fold_report(fold: Fold) -> FoldReport:
     tests = [(split.track.ts, split.test) for split in fold.splits if len(split.test.target)]
     return FoldReport(
-        begin=_iso(min(int(ts[part.begin]) for ts, part in tests)),
-        end=_iso(max(int(ts[part.end - 1]) for ts, part in tests)),
+        begin=_iso(min(int(ts[part.begin]) for ts, part in tests)) if tests else None,
+        end=_iso(max(int(ts[part.end - 1]) for ts, part in tests)) if tests else None,
         ticks=part_sizes(fold.splits)["test"],
-        skill=mean_skill(list(fold.judged.test_skills().values())),
+        skill=_mean(fold.judged),
     )
+
+
+def _mean(judged: Judged) -> Skills:
+    return mean_skill(list(judged.test_skills().values()), sum(output.of == "mean" for output in judged.outputs))
 
 
 def _iso(ts: int) -> str:

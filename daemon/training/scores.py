@@ -29,11 +29,11 @@ def skill(target: F64, predicted: F64) -> list[float | None]:
     return [float(1 - e / b) if b > 0 else None for e, b in zip(error, base, strict=True)]
 
 
-def mean_skill(skills: Sequence[Sequence[float | None]]) -> tuple[float | None, ...]:
-    """Return the mean over the instruments for each output, of those that have one."""
-    means = []
-    for column in zip(*skills, strict=True):
-        known = [value for value in column if value is not None]
+def mean_skill(skills: Sequence[Sequence[float | None]], outputs: int) -> tuple[float | None, ...]:
+    """Return the mean over the instruments for each of so many outputs, of those that have one."""
+    means: list[float | None] = []
+    for column in range(outputs):
+        known = [value for row in skills if (value := row[column]) is not None]
         means.append(sum(known) / len(known) if known else None)
     return tuple(means)
 

@@ -19,6 +19,7 @@ from daemon.errors import SettingsError, TickFileError
 from daemon.training import DEFAULT_COLUMNS, TrainingOptions
 from daemon.training.collect import LIMITS, collect
 from daemon.training.dataset import split_in_time
+from daemon.training.options import read_options
 from daemon.training.scales import (
     columns_of,
     in_returns,
@@ -235,6 +236,10 @@ def test_data_that_cannot_be_learned_from_is_refused_in_one_line(ticks, horizons
         ({"units": 0}, "units = 0: give a whole number"),
         ({"epochs": 0}, "epochs = 0"),
         ({"minutes": 0.0}, "minutes"),
+        ({"cell": "rnn"}, "cell = rnn: give one of lstm, gru"),
+        ({"loss": "mse"}, "loss = mse: give one of huber, gaussian, quantiles"),
+        ({"dropout": 1.0}, "dropout = 1.0: give a share"),
+        ({"columns": ()}, "columns"),
     ],
 )
 def test_options_that_make_no_sense_name_the_value_allowed(option, words):
@@ -242,12 +247,53 @@ def test_options_that_make_no_sense_name_the_value_allowed(option, words):
         TrainingOptions(**option)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("unit = 8", "unknown key unit; known are horizons"),
+        ('units = "8"', "units = '8': give something like 64"),
+        ("units = true", "units = True: give something like 64"),
+        ("horizons = [1, 2.5]", r"horizons = \[1, 2.5\]: give something like \[1, 5, 10, 50\]"),
+        ("units =", "cannot be read"),
+    ],
+)
+def test_a_file_of_options_is_refused_by_the_key(tmp_path, text, words):
+    file = tmp_path / "options.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=words):
+        read_options(file)
+
+
+def test_ticks_with_gaps_and_a_lone_tick_of_an_instrument_are_no_obstacle():
+    ticks = [tick for number, tick in enumerate(market_ticks(6000)) if number % 7]
+    ticks.insert(100, raw(0, instrument="LONE") | {"ts": ticks[100]["ts"]})
+    series, outputs, _ = ready(split_in_time(collected(ticks), 0.7, HORIZONS))
+    assert "LONE" in [one.split.track.name for one in series]
+    rows = training_rows(series, outputs)
+    assert all(np.isfinite(session.y).all() and np.isfinite(session.weight).all() for session in rows)
+
+
+def test_one_tick_per_instrument_is_refused():
+    ticks = [raw(second, instrument=f"I{second}") for second in range(2000)]
+    with pytest.raises(SettingsError, match="horizon 1 is longer than any session in the train part"):
+        split_in_time(collected(ticks), 0.7, (1,))
+
+
+def test_what_becomes_of_later_ticks_moves_no_cut():
+    ticks = market_ticks(4000)
+    refused = [tick | {"price": -1.0, "bid": -1.0} if number > 3000 else tick for number, tick in enumerate(ticks)]
+    ends = [
+        [split.validation.end for split in split_in_time(collected(each), 0.7, HORIZONS)] for each in (ticks, refused)
+    ]
+    assert ends[0] == ends[1]
+
+
 def test_skill_is_one_for_truth_zero_for_no_change_and_unknown_where_nothing_moves():
     target = np.array([[1.0, 0.0], [-2.0, 0.0], [np.nan, np.nan]])
     assert skill(target, np.nan_to_num(target)) == [1.0, None]
     assert skill(target, np.zeros_like(target)) == [0.0, None]
     assert skill(target, -np.nan_to_num(target))[0] == -3.0
-    assert mean_skill([(0.1, None), (0.3, None), (None, None)]) == (pytest.approx(0.2), None)
+    assert mean_skill([(0.1, None), (0.3, None), (None, None)], 2) == (pytest.approx(0.2), None)
 
 
 def test_residual_figures_are_mean_square_and_quantiles_of_known_errors():

@@ -23,6 +23,7 @@ from daemon.model.bundle import Bundle
 from daemon.model.selftest import self_test
 from daemon.training import Progress, TrainingOptions, train
 from daemon.training.collect import LIMITS
+from daemon.training.scales import in_units
 from tests.ticks import record
 from tests.training.market_ticks import market_ticks
 
@@ -104,27 +105,97 @@ def test_the_listener_hears_of_reading_every_epoch_and_judging(trained):
     assert report.best_epoch == best.epoch
 
 
-def test_the_same_seed_gives_the_same_bundle_and_the_test_part_has_no_say(ticks, tmp_path):
+def poisoned(ticks, share):
+    """Replace what follows a share of the ticks by nonsense; some of it the daemon refuses."""
+    random = np.random.default_rng(7)
+    found = list(ticks)
+    for number in range(int(len(ticks) * share), len(ticks)):
+        tick = dict(ticks[number])
+        for key in ("price", "bid", "ask", "size", "bid_size", "ask_size"):
+            if key in tick:
+                tick[key] = float(random.choice([-1.0, 1e-9, 3.0, 1e6])) * (1 + random.random())
+        found[number] = tick
+    return found
+
+
+def test_nonsense_in_the_test_part_changes_no_weight_no_scale_and_no_choice(ticks, tmp_path):
     ticks = ticks[:4000]
-    poisoned = [
-        tick | {"bid_size": 1e6} if number >= 4000 * 0.7 and "bid" in tick else tick
-        for number, tick in enumerate(ticks)
-    ]
+    options = replace(SMALL, epochs=3)
+    first = train(ticks, options, tmp_path / "first")
+    other = train(poisoned(ticks, 0.7), options, tmp_path / "poisoned")
+    assert other.refused
+    assert other.skill != first.skill
+    assert (other.bundle_id, other.best_epoch, other.epochs) == (first.bundle_id, first.best_epoch, first.epochs)
+    one, two = (Bundle.load(tmp_path / name).manifest for name in ("first", "poisoned"))
+    assert (one.columns, one.outputs, one.volatility_prior) == (two.columns, two.outputs, two.volatility_prior)
+    earlier = train(poisoned(ticks, 0.69), options, tmp_path / "earlier")
+    assert earlier.bundle_id != first.bundle_id  # the poison does work
+
+
+def test_the_same_seed_gives_the_same_bundle_and_another_does_not(ticks, tmp_path):
+    ticks = ticks[:4000]
     first = train(ticks, SMALL, tmp_path / "first")
     assert train(ticks, SMALL, tmp_path / "again").bundle_id == first.bundle_id
-    poisoned_report = train(poisoned, SMALL, tmp_path / "poisoned")
-    assert poisoned_report.bundle_id == first.bundle_id
-    assert poisoned_report.skill != first.skill
     assert train(ticks, replace(SMALL, seed=1), tmp_path / "seed").bundle_id != first.bundle_id
+
+
+@pytest.mark.parametrize(
+    ("options", "of"),
+    [
+        ({"cell": "gru", "dropout": 0.2}, ["mean", "mean"]),
+        ({"loss": "gaussian"}, ["mean", "mean", "log_variance", "log_variance"]),
+        ({"loss": "quantiles"}, ["mean", "mean", 0.05, 0.05, 0.95, 0.95]),
+    ],
+)
+def test_cells_and_losses_convert_and_say_what_each_column_is(ticks, tmp_path, options, of):
+    report = train(ticks[:8000], replace(SMALL, **options, epochs=3), tmp_path / "bundle")
+    outputs = Bundle.load(tmp_path / "bundle").manifest.outputs
+    assert [output.of for output in outputs] == of
+    assert [output.horizon for output in outputs] == list(HORIZONS) * (len(of) // 2)
+    assert report.skill[1] > 0
+
+
+def test_log_variance_and_quantiles_say_how_errors_are_spread(ticks, tmp_path):
+    found = {}
+    for loss in ("gaussian", "quantiles"):
+        kept = []
+        train(ticks, replace(SMALL, loss=loss, epochs=4), tmp_path / loss, keep=kept.append)
+        pairs = zip(kept[0].judged.series, kept[0].judged.y, strict=True)
+        errors, more = [], []
+        for one, y in pairs:
+            part = one.split.test
+            at = slice(part.begin, part.end)
+            errors.append(in_units(part.target, kept[0].outputs, one.volatility[at]) - y[at, :2])
+            more.append(y[at])
+        found[loss] = np.concatenate(errors), np.concatenate(more)
+    error, y = found["gaussian"]
+    assert np.nanmean(error**2 / np.exp(y[:, 2:])) == pytest.approx(1, abs=0.3)
+    error, y = found["quantiles"]
+    truth = error + y[:, :2]
+    known = np.isfinite(truth[:, 1])
+    assert np.mean(truth[known, 1] < y[known, 3]) == pytest.approx(0.05, abs=0.03)
+    assert np.mean(truth[known, 1] > y[known, 5]) == pytest.approx(0.05, abs=0.03)
+
+
+def test_folds_walk_forward_and_the_last_one_is_kept(ticks, tmp_path):
+    kept = []
+    report = train(ticks[:6000], replace(SMALL, folds=2, epochs=1), tmp_path / "bundle", keep=kept.append)
+    assert len(report.folds) == 2
+    assert report.folds[0].end < report.folds[1].begin
+    assert report.folds[1].skill == report.skill
+    assert report.parts["test"] == report.folds[1].ticks == pytest.approx(900, abs=1)
+    assert report.parts["train"] + report.parts["validation"] == pytest.approx(5100, abs=1)
 
 
 def test_carried_states_give_what_the_plain_stack_gives_in_one_go(monkeypatch):
     from daemon.training import fit
     from daemon.training.network import Network
+    from daemon.training.options import Shape
 
     monkeypatch.setattr(fit, "STREAMS_MAX", 2)  # so that sequences follow each other in a stream
-    network = Network(3, 2, units=5, layers=2, seed=3)
+    network = Network(3, ["mean", "mean"], Shape("lstm", 2, 5, 0.0), seed=3)
     random = np.random.default_rng(0)
+    network.start_from(*(random.standard_normal(shape).astype(np.float32) for shape in ((3, 2), (2,))))
     sequences = [random.standard_normal((length, 3)).astype(np.float32) for length in (1, 64, 200, 70)]
     plain = network.plain_model()
     for x, found in zip(sequences, fit.run_through(network, sequences, 2), strict=True):
@@ -211,6 +282,24 @@ def test_the_command_reads_files_and_reports_as_a_table_or_as_json(ticks, tmp_pa
     assert report["bundle_id"] == Bundle.load(tmp_path / "bundle").id
     assert report["horizons"] == [1, 10]
     assert set(report["skill_by_instrument"]) == {"FLOW1", "FLOW2", WALK}
+
+
+def test_options_come_from_a_file_and_flags_go_before_it(ticks, tmp_path):
+    path, options = tmp_path / "ticks.jsonl", tmp_path / "options.toml"
+    path.write_text("".join(json.dumps(tick) + "\n" for tick in ticks[:3000]))
+    options.write_text('horizons = [1, 10]\nunits = 8\nlayers = 1\nepochs = 5\ncell = "gru"\n')
+    arguments = ["--out", str(tmp_path / "bundle"), "--options", str(options), "--epochs", "1", "--json"]
+    found = run(train_command.train, str(path), *arguments)
+    assert found.exit_code == 0, found.output
+    report = json.loads(found.stdout)
+    assert (report["horizons"], report["epochs"]) == ([1, 10], 1)
+
+
+def test_files_and_a_topic_are_one_or_the_other(tmp_path):
+    for arguments in ((), ("x.csv", "--topic", "ticks")):
+        found = run(train_command.train, *arguments, "--out", str(tmp_path / "b"))
+        assert isinstance(found.exception, SettingsError)
+        assert "either tick files or --topic" in str(found.exception)
 
 
 def test_horizons_that_are_no_numbers_are_refused(tmp_path):
