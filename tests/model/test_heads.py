@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from daemon.model.convert import convert
+from daemon.model.conversion import convert
 
 from daemon.core.spec import Column, Output
 from daemon.errors import BundleError
