@@ -6,6 +6,7 @@ python -m bench.questions docs/questions.md
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -52,7 +53,8 @@ def main() -> None:
         write_gold_predictor(file)
         printed = run_probe(file)
     measured = computer("tensorflow-cpu", "keras", "tf-keras", "numpy")
-    note = f"Measured {measured}, two cores; `python -m bench.questions docs/questions.md` measures it again."
+    cores = f"{os.cpu_count()} cores at a load of {os.getloadavg()[0]:.0f}"
+    note = f"Measured {measured}, {cores}; `python -m bench.questions docs/questions.md` measures it again."
     write_section(document, "probe", f"```console\n$ tickcast probe gold.h5\n{printed}```\n\n{note}\n")
 
 
