@@ -174,9 +174,12 @@ def _objects(value: Any, owner: str, depth: int) -> Iterator[tuple[str, Spec]]:
             owner = label(value)
             if not owner.endswith("Policy)"):  # a precision by its name
                 yield owner, value
-        if (what := _CODE.get(str(value.get("class_name")))) is not None:
+        kind, vouched = str(value.get("class_name")), _KERAS.match(str(value.get("module") or "keras"))
+        if vouched and hasattr(keras.layers, kind) and kind not in _CODE and not is_layer(kind):
+            raise BundleError(f"{owner} prepares data of other kinds ({kind}); put such steps before the ticks")
+        if (what := _CODE.get(kind)) is not None:
             raise BundleError(f"{owner} {what}; put a layer of Keras, or a registered one, in its place")
-        if "class_name" in value and not _KERAS.match(str(value.get("module") or "keras")):
+        if "class_name" in value and not vouched:
             check_registered(value if isinstance(value.get("config"), dict) else {}, value.get("registered_name"))
         for item in value.values():
             yield from _objects(item, owner, depth + 1)

@@ -1,8 +1,8 @@
 """The operations a converted model consists of: their weights, their settings and the shapes they demand.
 
-Plain values without behaviour at run time; `daemon.model.kernels` runs them. Weights of gates stand gate by gate,
-shape (gates, inputs, units), so that every gate is one contiguous block: LSTM in the order i, f, o, c (Keras has
-i, f, c, o), GRU z, r, h as in Keras.
+Plain values without behaviour at run time; `daemon.model.cells` and `daemon.model.maps` run them. Weights of gates
+stand gate by gate, shape (gates, inputs, units), so that every gate is one contiguous block: LSTM in the order
+i, f, o, c (Keras has i, f, c, o), GRU z, r, h as in Keras.
 """
 
 from __future__ import annotations

@@ -61,16 +61,19 @@ def write_stateless(model: Any, out: Path, *, replace: bool = False) -> float:
         raise BundleError(f"{out} exists; give another name")
     original = load_keras(Path(model)) if isinstance(model, (str, Path)) else model
     fresh = stateless(original)
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        written = Path(scratch) / out.name
-        fresh.save(written)
-        difference = _difference(load_keras(written), original)
-        if not difference <= TOLERANCE:
-            raise BundleError(
-                f"model {original.name}: the stateless model differs by {difference:.2e} from the original reset "
-                "before each window; please report it"
-            )
-        written.replace(out)
+    try:
+        with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+            written = Path(scratch) / out.name
+            fresh.save(written)
+            difference = _difference(load_keras(written), original)
+            if not difference <= TOLERANCE:
+                raise BundleError(
+                    f"model {original.name}: the stateless model differs by {difference:.2e} from the original reset "
+                    "before each window; please report it"
+                )
+            written.replace(out)
+    except OSError as error:
+        raise BundleError(f"cannot write {out}: {error.strerror or first_line(error)}") from error
     return difference
 
 
@@ -133,6 +136,10 @@ def _pairs(ours: Any, theirs: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
             f"layer {path} holds {', '.join(layer.name for layer in inside) or 'none'}, in the other model "
             f"{', '.join(layer.name for layer in beside) or 'none'}"
         )
+    # Names tell layers of one shape apart, whatever order a graph was built in; cells and the like may have others.
+    named = {layer.name: layer for layer in beside}
+    if named.keys() == {layer.name for layer in inside}:
+        beside = [named[layer.name] for layer in inside]
     for a, b in zip(inside, beside, strict=True):
         yield from _pairs(a, b, f"{path}/{a.name}")
 

@@ -186,6 +186,23 @@ def test_file_of_keras_2_becomes_stateless(tmp_path, write_stateless):
     np.testing.assert_allclose(fresh(x[:1]), np.asarray(model(x))[:1], rtol=0, atol=1e-5)
 
 
+def test_layers_of_one_shape_get_their_own_weights_whatever_the_order(models, layers):
+    import keras
+
+    from daemon.model.stateless import copy_weights
+
+    def graph(order):
+        x = keras.Input((None, 5))
+        branches = {name: layers.LSTM(5, name=name) for name in order}
+        values = {name: layer(x) for name, layer in branches.items()}
+        return keras.Model(x, layers.Concatenate()([values[name] for name in sorted(order)]))
+
+    source, target = models.randomised(graph("ab"), 1), models.randomised(graph("ba"), 2)
+    copy_weights(source, target)
+    x = windows(3, features=5)
+    assert np.array_equal(source(x), target(x))
+
+
 def test_a_model_without_states_is_written_all_the_same(tmp_path, models, write_stateless):
     assert write_stateless(models.functional(), tmp_path / "out.keras") <= 1e-5
 
@@ -196,6 +213,7 @@ def test_what_cannot_be_written_is_refused_in_one_line(tmp_path, models, layers,
     model = nested(models, layers)
     (tmp_path / "there.keras").write_text("mine")
     cases = [
+        (model, "absent/out.keras", r"cannot write .*out\.keras: No such file or directory"),
         (model, "out.h5", r"out\.h5: the stateless model is written as \.keras"),
         (model, "there.keras", r"there\.keras exists"),
         (

@@ -188,6 +188,10 @@ FOREIGN = {
     "saved model": {"module": "keras.layers", "class_name": "TFSMLayer", "config": {"name": "odd", "filepath": "."}},
     "torch": {"module": "keras.layers", "class_name": "TorchModuleWrapper", "config": {"name": "odd", "module": "x"}},
     "jax": {"module": "keras.layers", "class_name": "JaxLayer", "config": {"name": "odd"}},
+    "file reader": {
+        "module": "keras.layers", "class_name": "StringLookup",
+        "config": {"name": "odd", "vocabulary": "/etc/hostname"},
+    },
     "module": {"module": "tickcast_gadget", "class_name": "Gadget", "config": {"name": "odd"}},
     "package": {"module": "keras_hub.models", "class_name": "Gadget", "config": {"name": "odd"}},
     "registered": {
