@@ -99,7 +99,8 @@ class WindowStep:
         alive = [int(np.searchsorted(-length, -wave, side="left")) for wave in range(int(length[0]))]
         bounds = np.concatenate([[0], np.cumsum(alive)])
         rows = [windows[order[:many], missing[order[:many]] + wave] for wave, many in enumerate(alive)]
-        source = [np.arange(count), *(count + low + np.arange(many) for low, many in zip(bounds, alive[1:]))]  # noqa: B905
+        later = zip(bounds, alive[1:], strict=False)  # each of a wave goes on from the same place in the wave before
+        source = [np.arange(count), *(count + low + np.arange(many) for low, many in later)]
         last = bounds[length - 1] + np.arange(count)
         start = np.repeat(self.inner.initial_state[np.newaxis], count, axis=0)
         waves = Waves(tuple(bounds.tolist()), np.concatenate(source), count + last)
