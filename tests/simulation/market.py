@@ -52,7 +52,7 @@ def _without_seq(record: InputRecord) -> InputRecord:
 def pipeline(revision: str, instruments_max: int) -> Pipeline:
     """Return the pipeline of a revision, without partitions."""
     return ticks.pipeline(
-        SPEC,
+        replace(SPEC, model_id=revision),
         step=STEPS[revision],
         rules=RULES,
         limits=LIMITS,

@@ -25,7 +25,7 @@ from tests.simulation.market import PARTITIONS, pipeline
 from tests.simulation.process import GROUP
 from tests.simulation.world import World
 
-SEEDS = range(40)
+SEEDS = range(80)
 
 
 class Forged:
