@@ -219,3 +219,14 @@ def test_rows_do_not_depend_on_what_comes_later(past, future):
     rows = [short.row(tick(price=price)) for price in past]
     assert [long.row(tick(price=price)) for price in past + future][: len(past)] == rows
     assert all(-inf < value < inf for row in rows for value in row)
+
+
+@pytest.mark.parametrize(
+    ("price", "swept"),
+    [(100.0, 0.0), (101.0, 0.0), (99.0, 0.0), (102.0, 0.01), (96.0, -0.03), (None, 0.0)],
+)
+def test_a_sweep_is_how_far_a_trade_printed_beyond_the_quote(price, swept):
+    watch = Watch(Column("sweep"))
+    watch.row(tick(bid=99, ask=101))
+    row = watch.row(tick(bid=99, ask=101) if price is None else tick(price=price))
+    assert row == [pytest.approx(swept)]
