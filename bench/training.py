@@ -12,6 +12,7 @@ time, drawn for all instruments at once, so that what moves them together is not
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -97,13 +98,16 @@ def r2(errors: np.ndarray, moves: np.ndarray) -> np.ndarray:
     return 1 - errors.sum(axis=1) / moves.sum(axis=1)
 
 
-def section(ticks: Path) -> str:
+def section(ticks: Path, minutes: float) -> str:
     """Train, judge, and write the section."""
     kept: list[Fold] = []
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = train(
-            read_ticks([ticks], in_order=False), TrainingOptions(minutes=3), Path(folder) / "bundle", keep=kept.append
+            read_ticks([ticks], in_order=False),
+            TrainingOptions(minutes=minutes),
+            Path(folder) / "bundle",
+            keep=kept.append,
         )
     seconds = time.monotonic() - began
     fold, horizons = kept[-1], report.horizons
@@ -150,8 +154,8 @@ def section(ticks: Path) -> str:
     note = (
         f"\nMean R² against no change over {len(names)} instruments, on the last 30 % in time of"
         f" {report.tick_count:,} real ticks ({report.parts['test']:,}); default settings, {report.epochs} epochs"
-        f" ({report.ended_by}), {seconds:.0f} s on {2} cores with reading and judging. ± is the standard error of a"
-        f" paired block bootstrap ({sums.count} blocks of {BLOCK_SECONDS:.0f} s: few, so a rough one). Measured"
+        f" ({report.ended_by}), {seconds:.0f} s on {os.cpu_count()} cores with reading and judging. ± is the standard"
+        f" error of a paired block bootstrap ({sums.count} blocks of {BLOCK_SECONDS:.0f} s: few). Measured"
         f" {machine()}; `python -m bench.training README.md --ticks FILE` measures it again.\n"
     )
     return "\n".join([note, *lines, "\n"])
@@ -162,9 +166,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("document", type=Path)
     parser.add_argument("--ticks", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=3.0, help="for fitting; more on a machine that is shared")
     parser.add_argument("--print", action="store_true")
     options = parser.parse_args()
-    text = section(options.ticks)
+    text = section(options.ticks, options.minutes)
     if options.print:
         print(text)
     else:

@@ -60,7 +60,8 @@ def _signed_size(moment: Moment, cells: list[float], at: int) -> float:
 
 def _sweep(moment: Moment, cells: list[float], at: int) -> float:
     price, bid, ask = moment.tick.price, moment.bid, moment.ask
-    if price is None or bid is None or ask is None or bid <= price <= ask or moment.price == 0:
+    # A session that opens with a trade has only the quote of the one before: all that way would be a sweep.
+    if price is None or bid is None or ask is None or bid <= price <= ask or moment.price == 0 or moment.opened:
         return 0.0
     return (price - (ask if price > ask else bid)) / abs(moment.price)
 

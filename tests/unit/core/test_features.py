@@ -260,3 +260,14 @@ def test_the_last_value_of_a_field_outlives_the_session():
         row = intake.accept(tick(0, session=session, fields=fields), instrument, offset=0, timestamp=-1)
         assert row.reset is not None
         assert row.features == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("price", "swept"),
+    [(100.0, 0.0), (101.0, 0.0), (99.0, 0.0), (102.0, 0.01), (96.0, -0.03), (None, 0.0)],
+)
+def test_a_sweep_is_how_far_a_trade_printed_beyond_the_quote(price, swept):
+    watch = Watch(Column("sweep"))
+    watch.row(tick(bid=99, ask=101))
+    row = watch.row(tick(bid=99, ask=101) if price is None else tick(price=price))
+    assert row == [pytest.approx(swept)]
