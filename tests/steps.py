@@ -49,6 +49,15 @@ class RandomStep:
         return total
 
 
+class BreakingStep(RandomStep):
+    """A step whose last output is infinite at a tick whose first feature is above 1, and at no other."""
+
+    def step(self, x: F32, state: F32) -> tuple[F32, F32]:
+        y, after = super().step(x, state)
+        y[x[:, 0] > 1, -1] = np.inf
+        return y, after
+
+
 class UntiledStep(RandomStep):
     """The planted defect: one product over all rows at once, whose bits BLAS lets depend on how many there are."""
 

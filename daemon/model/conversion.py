@@ -21,7 +21,8 @@ from daemon.model.numpy_step import NumpyStep
 from daemon.model.ops import Rescale
 from daemon.model.program import AnyProgram, KerasProgram, Node, Program
 from daemon.model.selftest import TOLERANCE, golden_difference
-from daemon.model.spec_file import Spec, manifest_of, read_spec
+from daemon.model.spec_file import Spec, read_spec
+from daemon.model.spec_manifest import manifest_of
 
 if TYPE_CHECKING:
     from daemon.model.keras_graph import Graph

@@ -1,4 +1,4 @@
-"""The spec: what a user says of a model that we did not train, and the manifest that follows from it.
+"""The spec: what a user says of a model that we did not train; `spec_manifest` makes the manifest of it.
 
 A TOML file, or the same as a dict::
 
@@ -29,23 +29,18 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from daemon.core.features import BASES, parse_feature
-from daemon.core.spec import Column, Missing, Output, OutputKind, OutputOf
+from daemon.core.spec import Missing, OutputKind, OutputOf
 from daemon.errors import BundleError, SettingsError
 from daemon.model import folder
-from daemon.model.facts import Facts, Mode
-from daemon.model.manifest import STEPS_MAX, Manifest
+from daemon.model.facts import Mode
+from daemon.model.manifest import STEPS_MAX
 from daemon.model.scalers import Scaler, read_scaler
-
-#: The golden sequence is the longest window and as many ticks behind it as of a short one.
-GOLDEN_STEPS = 128
 
 
 def _as_table(value: object) -> object:
@@ -126,7 +121,7 @@ def _parse(content: Mapping[str, Any], home: Path, what: str) -> Spec:
     try:
         return Spec.model_validate(_with_scaler(dict(content), home))
     except ValidationError as error:
-        raise SettingsError(f"{what}: {_one_line(error)}") from error
+        raise SettingsError(f"{what}: {one_line(error)}") from error
     except (SettingsError, BundleError) as error:
         raise SettingsError(f"{what}: {error}") from error
 
@@ -142,13 +137,13 @@ def _with_scaler(content: dict[str, Any], home: Path) -> dict[str, Any]:
     return content
 
 
-def _one_line(error: ValidationError) -> str:
+def one_line(error: ValidationError) -> str:
     """Say the first thing wrong; an unknown key before others, for it may be what they miss."""
     errors = error.errors(include_url=False)
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     key = ".".join(str(part) for part in first["loc"]) or "spec"
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key}{_near(str(first['loc'][-1]), _keys_beside(first['loc']))}"
+        return f"unknown key {key}{near(str(first['loc'][-1]), _keys_beside(first['loc']))}"
     if first["type"] == "missing":
         return f"{key} is missing"
     if first["type"] == "value_error":
@@ -162,168 +157,7 @@ def _keys_beside(place: Sequence[int | str]) -> list[str]:
     return list(section.model_fields)
 
 
-def _near(name: str, known: Sequence[str]) -> str:
+def near(name: str, known: Sequence[str]) -> str:
+    """Return the end of a refusal: the known name that looks like this one, or all of them."""
     found = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {found[0]}?" if found else f"; known are {', '.join(known)}"
-
-
-# --- the manifest -----------------------------------------------------------------------------------------------------
-
-
-def manifest_of(spec: Spec, facts: Facts, mode: Mode, where: str = "the spec") -> Manifest:
-    """Return the manifest of a model that is run as the spec says.
-
-    Parameters
-    ----------
-    facts : shapes and names of the model
-    mode : decided; the spec's own says nothing any more
-    where : how the user calls the spec
-
-    Raises
-    ------
-    SettingsError : names the key, column or count that does not fit the model
-    """
-    try:
-        return _manifest(spec, facts, mode)
-    except ValidationError as error:
-        raise SettingsError(f"{where}: {_one_line(error)}") from error
-    except ValueError as error:
-        raise SettingsError(f"{where}: {error}") from error
-
-
-def _manifest(spec: Spec, facts: Facts, mode: Mode) -> Manifest:
-    steps = _steps(spec, facts, mode)
-    _check_counts(spec, facts)
-    columns = _columns(spec)
-    outputs = tuple(_output(index, each, spec, columns) for index, each in enumerate(spec.output))
-    _check_horizons(outputs, spec)
-    return Manifest(
-        mode=mode,
-        steps=steps,
-        columns=columns,
-        outputs=outputs,
-        unpublished=tuple(index for index, each in enumerate(spec.output) if not each.publish),
-        missing=spec.missing,
-        initial_state=_initial_state(spec, facts),
-        future=_future(spec),
-        horizons=spec.horizons,
-        golden_steps=max(GOLDEN_STEPS, steps + GOLDEN_STEPS // 2),
-    )
-
-
-def _steps(spec: Spec, facts: Facts, mode: Mode) -> int:
-    if mode == "carried":
-        return 1
-    steps = spec.steps or facts.steps
-    if steps is None:
-        raise ValueError("mode window needs steps; the model reads windows of any length")
-    if facts.steps is not None and steps != facts.steps:
-        raise ValueError(f"steps = {steps}, but the model {facts.name} reads windows of {facts.steps} ticks")
-    return steps
-
-
-def _check_counts(spec: Spec, facts: Facts) -> None:
-    if len(spec.features) != facts.n_features:
-        raise ValueError(
-            f"features names {len(spec.features)} columns, the model {facts.name} reads {facts.n_features}"
-        )
-    if len(spec.output) != facts.n_outputs:
-        raise ValueError(
-            f"there are {len(spec.output)} [[output]] tables, the model {facts.name} has {facts.n_outputs} outputs"
-        )
-
-
-def _columns(spec: Spec) -> tuple[Column, ...]:
-    for index, name in enumerate(spec.features):
-        if not name:
-            raise ValueError(f"features: column {index} has no name yet; `tickcast features` lists what it can be")
-        _check_feature(name)
-    scaler = spec.scaler or Scaler()
-    for name in scaler.running:
-        if name not in spec.features:
-            raise ValueError(f"scaler.running: {name!r} is none of the features{_near(name, spec.features)}")
-    return tuple(
-        Column(name, "running" if name in scaler.running else "frozen", mean, std)
-        for name, (mean, std) in zip(spec.features, scaler.columns(spec.features), strict=True)
-    )
-
-
-def _check_feature(name: str) -> None:
-    try:
-        parse_feature(name)
-    except ValueError as error:
-        near = difflib.get_close_matches(name.rpartition(":")[2], BASES, n=1)
-        raise ValueError(f"features: {error}" + (f"; did you mean {near[0]}?" if near else "")) from None
-
-
-def _output(index: int, output: OutputSpec, spec: Spec, columns: Sequence[Column]) -> Output:
-    mean, scale = output.mean or 0.0, 1.0 if output.scale is None else output.scale
-    if output.scaler is not None:
-        mean, scale = _reused_scale(index, output.scaler, columns)
-    if output.horizon is None and not spec.future:
-        raise ValueError(f"output {index}: horizon is missing; say how many ticks ahead it forecasts")
-    return Output(output.horizon or 1, output.kind, mean, scale, of=output.of)
-
-
-def _reused_scale(index: int, name: str, columns: Sequence[Column]) -> tuple[float, float]:
-    found = {(column.mean, column.std) for column in columns if column.feature == name and column.scale == "frozen"}
-    if len(found) == 1:
-        return found.pop()
-    names = [column.feature for column in columns]
-    if name not in names:
-        raise ValueError(f"output {index}: scaler names {name!r}, none of the features{_near(name, names)}")
-    raise ValueError(f"output {index}: scaler {name} has no single frozen scale; give mean and scale")
-
-
-def _check_horizons(outputs: Sequence[Output], spec: Spec) -> None:
-    seen: set[tuple[int, OutputOf]] = set()
-    for index, (output, given) in enumerate(zip(outputs, spec.output, strict=True)):
-        key = (output.horizon, output.of)
-        if given.publish and key in seen:
-            raise ValueError(
-                f"output {index}: another output says the {output.of} at horizon {output.horizon} already; "
-                "give one of them publish = false"
-            )
-        if given.publish:
-            seen.add(key)
-
-
-def _future(spec: Spec) -> tuple[str | float, ...]:
-    if not spec.future:
-        return ()
-    for name in spec.future:
-        if name not in spec.features:
-            raise ValueError(f"future: {name!r} is none of the features{_near(name, spec.features)}")
-    for name in spec.features:
-        if name not in spec.future:
-            raise ValueError(f'future: input {name} is missing; give it "output:K", "hold" or a number')
-    return tuple(spec.future[name] for name in spec.features)
-
-
-def _initial_state(spec: Spec, facts: Facts) -> tuple[float, ...]:
-    """Return the vectors of the spec in the order of the model's state tensors; tensors it leaves out are zeros."""
-    if spec.initial_state == "zeros":
-        return ()
-    given = dict(_flat(spec.initial_state))
-    known = [tensor.name for tensor in facts.state]
-    for name, vector in given.items():
-        if name not in known:
-            raise ValueError(f"initial_state: the model has no state {name}{_near(name, known)}")
-        if not isinstance(vector, list) or not all(type(value) in (int, float) for value in vector):
-            raise ValueError(f"initial_state.{name} is no list of numbers")
-    state: list[float] = []
-    for tensor in facts.state:
-        vector = np.array(given.get(tensor.name, np.zeros(tensor.width)), np.float32)
-        if len(vector) != tensor.width:
-            raise ValueError(f"initial_state.{tensor.name} has {len(vector)} numbers, the model's has {tensor.width}")
-        state += vector.tolist()
-    return tuple(state)
-
-
-def _flat(table: Mapping[str, Any], head: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield vectors by dotted name: TOML reads an unquoted dot as a table inside a table."""
-    for name, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{head}{name}.")
-        else:
-            yield f"{head}{name}", value

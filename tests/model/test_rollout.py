@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from daemon.core.spec import Column, Output
+from daemon.core.step import scan_waves
 from daemon.model.grid import one_wave
 from daemon.model.manifest import Manifest
 from daemon.model.numpy_step import NumpyStep
@@ -13,7 +14,7 @@ from daemon.model.rollout import Rollout, RolloutStep, rolled_outputs
 from daemon.model.selftest import check_scan, slots_agree
 from daemon.model.window_step import WindowStep
 from tests.bundles import tiny_program
-from tests.steps import RandomStep
+from tests.steps import BreakingStep, RandomStep
 
 COLUMNS = (Column("field:close", mean=3.0, std=2.0), Column("return", std=1e-3), Column("wait", mean=1.0, std=4.0))
 OUTPUTS = (Output(1, "price", mean=3.0, scale=2.5), Output(1, mean=1e-4, scale=2e-3))
@@ -89,6 +90,18 @@ def test_a_roll_out_that_breaks_ahead_breaks_its_row_only():
     _, after, finite = step.scan(x, start, one_wave(4))
     assert finite.tolist() == [True, True, False, True]
     assert np.isfinite(after).all()
+
+
+def test_a_break_in_an_unpublished_output_shows_in_single_steps_as_in_scans():
+    model = BreakingStep(3, 2)
+    step = RolloutStep(model, COLUMNS, OUTPUTS, Rollout(FUTURE, (1,)), (0,))
+    x, start = rows(20), np.repeat(model.initial_state[np.newaxis], 20, axis=0)
+    y, _, finite = step.scan(x, start, one_wave(20))
+    assert finite.tolist() == (x[:, 0] <= 1).tolist()
+    assert finite.any()
+    assert not finite.all()
+    plain = scan_waves(step, x, start, one_wave(20))
+    assert (plain[0].tobytes(), plain[2].tolist()) == (y.tobytes(), finite.tolist())
 
 
 def test_outputs_of_a_roll_out_are_prices_and_sums():

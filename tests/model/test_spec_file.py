@@ -15,7 +15,8 @@ import pytest
 from daemon.core.spec import Column, Output
 from daemon.errors import SettingsError, TickcastError
 from daemon.model.facts import Facts, StateTensor, decide_mode, explain
-from daemon.model.spec_file import manifest_of, read_spec
+from daemon.model.spec_file import read_spec
+from daemon.model.spec_manifest import manifest_of
 from daemon.model.template import template
 
 GOLD = Facts(

@@ -11,7 +11,7 @@ from daemon.model.numpy_step import NumpyStep
 from daemon.model.selftest import check_scan, slots_agree
 from daemon.model.window_step import WindowStep
 from tests.bundles import tiny_program
-from tests.steps import RandomStep
+from tests.steps import BreakingStep, RandomStep
 
 FEATURES, STEPS = 3, 5
 
@@ -119,6 +119,20 @@ def test_a_row_that_is_not_finite_breaks_every_window_that_holds_it(inner):
     assert [tick for tick in range(12) if not finite[own[tick]]] == broken
     assert [tick for tick in range(12) if not plain[own[tick]]] == broken
     assert np.isnan(y[own][broken]).any(axis=1).all()
+
+
+def test_a_break_in_the_middle_of_a_window_shows_in_single_steps_as_in_scans():
+    step = WindowStep(BreakingStep(FEATURES, 2), STEPS)
+    waves, (own,) = chains([30])
+    x, start = rows(30), step.initial_state[np.newaxis]
+    y, _, finite = step.scan(x, start, waves)
+    broken = [(x[own[max(0, tick - STEPS + 1) : tick + 1], 0] > 1).any() for tick in range(30)]
+    assert finite[own].tolist() == [not each for each in broken]
+    assert any(broken)
+    assert not all(broken)
+    plain = scan_waves(step, x, start, waves)
+    assert plain[2].tolist() == finite.tolist()
+    assert plain[0].tobytes() == y.tobytes()
 
 
 def test_a_window_passes_the_self_test_of_steps():
