@@ -17,7 +17,10 @@ from pydantic.fields import FieldInfo
 
 from daemon import errors
 from daemon.config import Settings
+from daemon.core.forecast import Forecaster
+from daemon.core.spec import ModelSpec, Output
 from daemon.metrics import Metrics
+from daemon.skill import LiveScores
 from daemon.spread import PredictionSpread
 from schemas import Reason, ResetCause
 
@@ -87,7 +90,8 @@ def _default(info: FieldInfo) -> str:
 def metrics_table() -> Iterator[str]:
     """One row per metric, from the registry itself."""
     registry = CollectorRegistry()
-    Metrics(registry, PredictionSpread(1, 1))
+    forecaster = Forecaster(ModelSpec("", (), (Output(1),)), coverage=0.9)
+    Metrics(registry, PredictionSpread(1, 1), scores=LiveScores(forecaster, absolute=False))
     yield "| metric | type | labels | meaning |"
     yield "|---|---|---|---|"
     families = [
