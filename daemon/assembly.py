@@ -56,7 +56,7 @@ def build_engine(settings: Settings) -> Engine:
     step = self_test(bundle, settings.model.engine)
     rules = resolve_rules(settings.session)
     registry = CollectorRegistry()
-    spread = PredictionSpread(len(bundle.spec.outputs), settings.metrics.instruments_max)
+    spread = PredictionSpread(len(bundle.spec.horizons), settings.metrics.instruments_max)
     forecaster = Forecaster(bundle.spec, settings.pipeline.coverage)
     scores = LiveScores(forecaster, absolute=bundle.spec.prices_may_be_negative)
     metrics = Metrics(registry, spread, bundle.manifest.validation_variance, scores)
