@@ -87,6 +87,21 @@ def checkpoints(_: Path, quick: bool) -> list[Row]:
     ]  # fmt: skip
 
 
+def scoring(ticks: Path, quick: bool) -> list[Row]:
+    """Measure what scoring and intervals cost the pipeline, without Kafka."""
+    sizes = ["--count", "10000", "--rounds", "1"] if quick else []
+    found = run("bench.scoring", "--ticks", str(ticks), *sizes)
+    return [
+        Row(
+            f"throughput of the pipeline, without Kafka, that scoring costs: {name}; that scoring and intervals cost",
+            f"{1 - each['throughput against fixed']:.0%}; {1 - each['throughput against without']:.0%} "
+            f"({each['scored, us a tick']:.1f} us a tick)",
+            "python -m bench.scoring --ticks FILE",
+        )
+        for name, each in ((name, found[name]) for name in ("500 instruments", "real file"))
+    ]
+
+
 def recovery(_: Path, quick: bool) -> list[Row]:
     """Measure restarts after `kill -9`."""
     found = run("bench.recovery", *(["--instruments", "10000", "--rounds", "1"] if quick else ["--rounds", "2"]))
@@ -150,7 +165,15 @@ def real(ticks: Path, quick: bool) -> list[Row]:
     ]
 
 
-SECTIONS: tuple[Callable[[Path, bool], list[Row]], ...] = (throughput, checkpoints, recovery, handover, start, real)
+SECTIONS: tuple[Callable[[Path, bool], list[Row]], ...] = (
+    throughput,
+    scoring,
+    checkpoints,
+    recovery,
+    handover,
+    start,
+    real,
+)
 
 
 def table(ticks: Path, quick: bool) -> str:

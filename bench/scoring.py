@@ -9,6 +9,7 @@ any scoring. "Without" publishes none.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import tempfile
 import time
@@ -20,6 +21,7 @@ import numpy as np
 import orjson
 
 from bench.rig import bench_bundle, machine, made_ticks, median, real_ticks
+from daemon.cli.run import GC_THRESHOLD
 from daemon.core.forecast import Forecaster, Levels, Outlook
 from daemon.core.intake import OrderLimits
 from daemon.core.pipeline import Pipeline, PipelineOptions
@@ -68,6 +70,8 @@ def measure(bundle: Bundle, records: Sequence[InputRecord], rounds: int) -> dict
     step = self_test(bundle)
     batches = [records[start : start + BATCH_TICKS] for start in range(0, len(records), BATCH_TICKS)]
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    gc.collect()
+    gc.freeze()
     for _ in range(rounds):
         pipelines = {}
         for kind, scorer in KINDS.items():
@@ -99,6 +103,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    gc.set_threshold(GC_THRESHOLD, 20, 20)  # as the daemon does
     result: dict[str, object] = {"machine": machine()}
     with tempfile.TemporaryDirectory() as folder:
         bundle = bench_bundle(Path(folder))

@@ -121,7 +121,7 @@ def load_model(path: Path, settings: Settings, rules: Rules, decoder: TickDecode
 def _watch(bundle: Bundle, settings: Settings) -> Watch:
     spec = bundle.spec
     return Watch(
-        PredictionSpread(len(spec.outputs), settings.metrics.instruments_max),
+        PredictionSpread(len(spec.horizons), settings.metrics.instruments_max),
         LiveScores(Forecaster(spec, settings.pipeline.coverage), absolute=spec.prices_may_be_negative),
         bundle.manifest.validation_variance,
     )

@@ -81,7 +81,8 @@ class Forecaster:
         #: The outputs that say a mean, one per horizon.
         self.outputs = tuple(output for output in spec.outputs if output.of == "mean")
         outputs = list(enumerate(spec.outputs))
-        self._means = np.array([column for column, output in outputs if output.of == "mean"], np.intp)
+        #: Their columns among all outputs.
+        self.means = np.array([column for column, output in outputs if output.of == "mean"], np.intp)
         log_variances = {output.horizon: column for column, output in outputs if output.of == "log_variance"}
         self._log_variances = np.array([log_variances.get(output.horizon, -1) for output in self.outputs], np.intp)
         allowed = (1 - coverage) / 2
@@ -109,9 +110,9 @@ class Forecaster:
             scale = self._scale * np.where(self._volatile, volatility[:, None], 1.0)
             said = self._shift + scale * y.astype(np.float64)
             rounding = _rounding(price, PRICE_DIGITS)[:, None]
-            value = said[:, self._means]
+            value = said[:, self.means]
             mean = _price_at(value, price[:, None], rounding, self._log, self._level)
-            unit = np.abs(scale[:, self._means])
+            unit = np.abs(scale[:, self.means])
             if any(self.scaled):
                 unit = np.where(self.scaled, unit * np.exp(said[:, self._log_variances] / 2), unit)
             unit = np.maximum(unit, UNIT_MIN)

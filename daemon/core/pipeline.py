@@ -71,7 +71,7 @@ class Batch:
     timestamps: list[int] = field(default_factory=list)
     #: Instrument of each forecast, in the order of `forecasts`.
     instruments: list[str] = field(default_factory=list)
-    #: The model's own outputs, float32, shape (forecasts, outputs), in the order of `forecasts`.
+    #: The model's own outputs that say a mean, float32, shape (forecasts, horizons), in the order of `forecasts`.
     outputs: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     reasons: Counter[Reason] = field(default_factory=Counter)
     resets: Counter[ResetCause] = field(default_factory=Counter)
@@ -344,7 +344,7 @@ class Pipeline:
         if self._canary is not None:
             batch.probe = self._canary.observe(ran.outputs[place])
         written = self._write(batch, records, rows, ran)
-        batch.outputs = ran.outputs[written]
+        batch.outputs = ran.outputs[written][:, self._forecaster.means]
         self._write_scores(batch, records, rows, ran.scored)
 
     def _write(self, batch: Batch, records: list[Record | None], rows: list[Row], ran: Ran) -> list[int]:

@@ -16,7 +16,6 @@ has more than `PENDING_MAX` forecasts waiting; that of short horizons is smaller
 from __future__ import annotations
 
 from array import array
-from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from math import inf, log
@@ -70,7 +69,7 @@ class Scores:
     """What an instrument keeps of its forecasts, one of each per horizon."""
 
     tracks: list[Track]
-    pending: list[deque[Pending]]
+    pending: list[list[Pending]]
     #: What the tracks make of forecasts; empty where nobody has looked yet.
     corrections: list[Correction] = field(default_factory=list, compare=False)
     #: True once every track knows its errors, and until the first has settled.
@@ -125,7 +124,7 @@ class Scorer:
 
     def start(self) -> Scores:
         """Return the scores of an instrument of which nothing is known yet."""
-        return Scores([tracker.start() for tracker in self._trackers], [deque() for _ in self._trackers])
+        return Scores([tracker.start() for tracker in self._trackers], [[] for _ in self._trackers])
 
     def run(self, rows: Sequence[Row], outlook: Outlook, broken: Collection[int]) -> tuple[Levels, list[Scored]]:
         """Score what has come due and sample anew, row by row; then compute the levels of all rows.
@@ -201,7 +200,7 @@ class Scorer:
             waiting = scores.pending[column]
             if not waiting or waiting[0].due != step:
                 continue
-            forecast = waiting.popleft()
+            forecast = waiting.pop(0)
             _, _, _, price, _, value, unit, low, high, _ = forecast
             kind = self._kinds[column]
             if kind == "log_return":

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -196,7 +195,7 @@ def _read_2(name: str, value: bytes) -> Snapshot:
         scores.tracks.append(Track(*_TRACK.unpack_from(value, at)))
         at += _TRACK.size
         end = at + _PENDING.size * count
-        scores.pending.append(deque(Pending(*numbers) for numbers in _PENDING.iter_unpack(value[at:end])))
+        scores.pending.append([Pending(*numbers) for numbers in _PENDING.iter_unpack(value[at:end])])
         at = end
     if len(value) != at:
         raise SnapshotError(f"damaged: {len(value)} bytes do not fit its lengths")

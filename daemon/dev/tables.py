@@ -17,10 +17,13 @@ from pydantic.fields import FieldInfo
 
 from daemon import errors
 from daemon.config import Settings
+from daemon.core.forecast import Forecaster
+from daemon.core.spec import ModelSpec, Output
 from daemon.metrics import Metrics, Watch
 from daemon.model.activations import ACTIVATIONS
 from daemon.model.keras_ops import CELLS, LAYERS, PASSING
 from daemon.model.keras_refusals import REFUSED, REFUSED_OVER_TIME, REFUSED_PARTS
+from daemon.skill import LiveScores
 from daemon.spread import PredictionSpread
 from schemas import Reason, ResetCause
 
@@ -92,7 +95,8 @@ def _default(info: FieldInfo) -> str:
 def metrics_table() -> Iterator[str]:
     """One row per metric, from the registry itself."""
     registry = CollectorRegistry()
-    Metrics(registry, Watch(PredictionSpread(1, 1)))
+    scores = LiveScores(Forecaster(ModelSpec("", (), (Output(1),)), coverage=0.9), absolute=False)
+    Metrics(registry, Watch(PredictionSpread(1, 1), scores))
     yield "| metric | type | labels | meaning |"
     yield "|---|---|---|---|"
     families = [

@@ -17,7 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seeds", type=int, default=SEEDS, help="run so many seeds of the simulation")
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def every_forecast_is_scored() -> Iterator[None]:
     """The ticks of a seed are few; a sample of every fourth forecast would hardly ever meet its truth."""
     with dense_scores():

@@ -176,3 +176,12 @@ def test_a_snapshot_of_the_default_model_stays_under_4_kib() -> None:
     assert len(FeatureTable(columns, 1e-4).start) > 30
     assert max(sizes) == 1 + 2 + 3 + 7
     assert 2500 < max(sizes.values()) < 4096
+
+
+def test_a_log_variance_column_makes_the_interval_wide_or_narrow_and_is_no_horizon() -> None:
+    outputs = [Output(1, scale=1e-4), Output(1, scale=1e-4, of="log_variance")]
+    batches = run(pipeline(model(outputs=outputs)), ticks(300))
+    found = [each for batch in batches for each in payloads(batch)]
+    assert {len(each["mean"]) for each in found} == {1}
+    assert all(each["lower"][0] < each["upper"][0] for each in found)
+    assert all(batch.outputs.shape == (100, 1) for batch in batches)

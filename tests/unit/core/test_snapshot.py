@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections import deque
 from dataclasses import astuple
 from typing import Any
 
@@ -125,7 +124,7 @@ def checksummed(content: bytes, version: int = 1) -> bytes:
 def golden_scores() -> Scores:
     track = Track(1.5, -0.5, 0.25, -2.0, 4.0, 0.75, 12.0)
     pending = Pending(50, 98, 1704207600000000001, 100.0, 100.5, 4.5, 2.0, float("-inf"), float("inf"), 1.0)
-    return Scores([track, track], [deque(), deque([pending])])
+    return Scores([track, track], [[], [pending]])
 
 
 def golden_instrument() -> Instrument:
@@ -158,7 +157,7 @@ def test_scores_are_kept_by_their_bits() -> None:
     track = Track(float("nan"), -0.0, 5e-324, float("inf"), 1e-24, 0.5, 2.0**60)
     pending = Pending(I64_MAX, I64_MIN, 0, 1.0, -0.0, 3.0, 5e-324, float("-inf"), float("inf"), 1.0)
     for waiting in ([], [pending], [pending] * 8):
-        there_and_back(instrument(scores=Scores([track, track], [deque(waiting), deque()])))
+        there_and_back(instrument(scores=Scores([track, track], [list(waiting), []])))
 
 
 def test_scores_that_hold_nothing_yet_and_none_are_not_told_apart() -> None:
