@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from daemon.checkpoints import Checkpoints
 from daemon.core import marker as markers
+from daemon.core import pin as pins
 from daemon.core.marker import Marker
 from daemon.core.pin import Pin
 from daemon.core.pipeline import Pipeline
@@ -409,6 +410,17 @@ def test_a_look_that_fails_is_made_again() -> None:
     world.promote(NEW)
     world.turn(10)
     assert world.switching.running == NEW
+
+
+def test_a_pin_that_only_the_owner_of_its_partition_meets_counts_and_stands_in_the_next_markers() -> None:
+    world = World()
+    pin = Pin(GROUP, NEW, "", 7, "")
+    world.log.produce(0, pins.KEY, pins.encode(pin), topic="state")
+    world.fill(30)
+    world.turn(30)
+    assert world.pin is None, "nobody else has said so"
+    assert world.switching.running == NEW
+    assert {world.markers(partition)[-1].pin for partition in range(PARTITIONS)} == {pin}
 
 
 def test_who_has_no_partitions_takes_over_without_a_transaction() -> None:
