@@ -78,7 +78,7 @@ def _of_learning(
         yield Skipped(TOO_LITTLE_DATA, "--budget 0 fits nothing")
         return
     try:
-        samples = cut_windows(material.tracks, material.columns, STEPS, horizons[len(horizons) // 2])
+        samples = cut_windows(material.tracks, material.columns, STEPS, [horizons[len(horizons) // 2]])
         from daemon.doctor.networks import Learner, small_lstm
     except TickFileError as error:
         yield Skipped(TOO_LITTLE_DATA, str(error))

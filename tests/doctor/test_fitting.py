@@ -198,7 +198,10 @@ def test_a_model_is_examined_on_windows_of_ticks(tmp_path, keras):
     arguments = ["model", str(tmp_path / "model.keras"), "--data", str(file), "--budget", "0", "--json"]
     with pytest.raises(SettingsError, match="give --features"):
         CliRunner().invoke(app, arguments, catch_exceptions=False)
-    result = CliRunner().invoke(app, [*arguments, "--features", "return,imbalance"], catch_exceptions=False)
+    named = [*arguments, "--features", "return,imbalance"]
+    with pytest.raises(SettingsError, match="the model has 1 outputs; give one horizon for each"):
+        CliRunner().invoke(app, [*named, "--horizons", "1,5"], catch_exceptions=False)
+    result = CliRunner().invoke(app, named, catch_exceptions=False)
     report = json.loads(result.stdout)
     assert result.exit_code == 0
     assert report["facts"]["X"] == [1500 - 8, 8, 2]
