@@ -156,11 +156,12 @@ def _of_bundle(
         return
     yield judge(SELF_TEST, [Measurement(golden_difference(step, bundle.golden_inputs, bundle.golden_outputs))])
     yield few_ticks({name: len(sheet) for name, sheet in material.sheets.by_instrument.items()})
-    if material.error:
+    if not material.sheets.readable_count:
         return
-    yield constant_prices(material.tracks)
-    yield short_sessions(material.tracks, bundle.spec.horizons)
-    yield past_split(bundle, material)
+    if not material.error:
+        yield constant_prices(material.tracks)
+        yield short_sessions(material.tracks, bundle.spec.horizons)
+        yield past_split(bundle, material)
     watched = Watched(step)
     count = material.sheets.readable_count
     carried = run(bundle.spec, watched, rules, data, lambda done: listen("running", done / count))

@@ -169,6 +169,12 @@ def test_few_ticks_and_a_price_at_rest(tmp_path, best):
     clear(best, "constant_price")
 
 
+def test_ticks_that_are_all_refused_are_said_to_be(tmp_path):
+    below = [tick | {"bid": -1.0, "ask": -0.9} for tick in TICKS[:300]]
+    finding = found(examined(tmp_path, linear_bundle(tmp_path), below), "dead_letters")
+    assert (finding.severity, finding.measured) == ("problem", 1.0)
+
+
 def test_the_command_exits_with_1_on_a_problem(tmp_path):
     bundle = linear_bundle(tmp_path, -PHI)
     arguments = ["bundle", str(bundle.path), "--data", str(written(tmp_path, TICKS)), "--json"]

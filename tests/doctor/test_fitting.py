@@ -173,6 +173,10 @@ def test_learning_rates_far_off(keras, short_fits, sound, rate, code):
     clear(sound, code)
 
 
+def test_targets_that_never_change_teach_nothing(keras):
+    assert {each.reason for each in learned(keras, X, np.zeros_like(Y))} == {"the targets never change"}
+
+
 def test_a_budget_too_small_says_so(keras):
     report = learned(keras, X, Y, seconds=0.01)
     assert [each.check for each in report] == list(CHECKS)
