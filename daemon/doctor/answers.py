@@ -17,7 +17,7 @@ from daemon.doctor.finding import Check, Measurement, Outcome, judge, register
 from daemon.doctor.leakage import LEAKING
 from daemon.doctor.linear import ridge, single_r2s
 from daemon.doctor.worth import RANDOM_WALK, interval_of
-from daemon.judging.statistics import Estimate
+from daemon.judging.blocks import Estimate
 
 F64 = NDArray[np.float64]
 

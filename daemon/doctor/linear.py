@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.judging.statistics import Estimate, r2
+from daemon.judging.blocks import Estimate
+from daemon.judging.statistics import r2
 from daemon.training.collect import Track
 
 F64 = NDArray[np.float64]

@@ -8,7 +8,7 @@ import numpy as np
 
 from daemon.doctor.finding import Check, Measurement, Outcome, judge, register
 from daemon.doctor.linear import returns_ahead, ridge
-from daemon.judging.statistics import Estimate
+from daemon.judging.blocks import Estimate
 from daemon.training.collect import Track
 
 RANDOM_WALK = register(

@@ -9,7 +9,8 @@ a ratio of two means. Its standard error comes from the delta method: to first o
 
     psi_t = -((move - forecast)^2 - (1 - R2) move^2) / mean(move^2),
 
-so its variance is that of the mean of dependent values; `long_run` has it.
+so its variance is that of the mean of dependent values; `long_run` has it. Ratios of squares of heavy-tailed moves lean
+to one side; draws of blocks of rows (`blocks`) see that, and an interval takes the further end of both.
 
 Arrays are float64 of shape (rows,), in order of time, one instrument. Rows that hold a NaN do not count. What cannot be
 said (no row, a price that never moved, a series shorter than a few horizons) is NaN, never an error.
@@ -18,7 +19,6 @@ References
 ----------
 Diebold, Mariano (1995), Comparing predictive accuracy.
 Harvey, Leybourne, Newbold (1997), Testing the equality of prediction mean squared errors.
-Kuensch (1989), The jackknife and the bootstrap for general stationary observations (moving blocks).
 """
 
 from __future__ import annotations
@@ -30,37 +30,11 @@ from math import nan, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.judging.blocks import CELLS, CELLS_PER_BLOCK, DRAWS, Estimate, drawn
 from daemon.judging.long_run import NORMAL_95, autocovariance, mean_error, two_sided
 
 F64 = NDArray[np.float64]
 Index = NDArray[np.intp]
-
-#: Cells of the bootstrap, and how many of them stand side by side in a block.
-CELLS = 400
-CELLS_PER_BLOCK = 20
-DRAWS = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A figure with its 95 % interval; NaN where it cannot be said."""
-
-    value: float
-    low: float = nan
-    high: float = nan
-    standard_error: float = nan
-    #: Rows it rests on.
-    count: int = 0
-
-    @property
-    def below_zero(self) -> bool:
-        """True only where the whole interval is below zero: worse than the naive forecast, and not by chance."""
-        return self.high < 0
-
-    @property
-    def above_zero(self) -> bool:
-        """True only where the whole interval is above zero."""
-        return self.low > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +61,22 @@ class Coverage:
 
 
 def r2(move: F64, forecast: F64, horizon: int) -> Estimate:
-    """Return R2 against persistence with its interval."""
+    """Return R2 against persistence with its interval.
+
+    Each end is the further one of two: that of the standard error, which takes in all overlap but is symmetric, and
+    that of blocks drawn anew (as for several instruments), which knows that few large moves pull to one side.
+    """
     move, forecast = _known(move, forecast)
     value, influence = _influence(move, forecast)
-    return _estimate(value, influence, horizon)
+    error, critical = mean_error(influence, horizon)
+    low, high = value - critical * error, value + critical * error
+    if np.isfinite(error):
+        rows_per_cell = max(len(move) / CELLS, 1.0)
+        cell = (np.arange(len(move)) / rows_per_cell).astype(np.intp)
+        length = max(CELLS_PER_BLOCK, -int(-2 * horizon // rows_per_cell))
+        blocks = drawn([_squares(Rows(move, forecast, cell), forecast)], _mean_r2, length)
+        low, high = float(np.fmin(low, blocks.low)), float(np.fmax(high, blocks.high))
+    return Estimate(value, low, high, error, len(move))
 
 
 def mse_skill(move: F64, forecast: F64) -> float:
@@ -159,8 +145,6 @@ def autocorrelation(values: F64, lags: int) -> F64:
 
 
 # --- several instruments at once --------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Rows of one instrument with the time cell each falls into; cells are the same for all instruments."""
@@ -178,31 +162,17 @@ def time_cells(ts: NDArray[np.int64], begin: int, end: int) -> Index:
 
 
 def pooled_r2(instruments: Sequence[Rows]) -> Estimate:
-    """Return R2 over the rows of all instruments together.
+    """Return R2 over the rows of all instruments together: each weighs by the variance of its moves."""
 
-    Instruments move together, so their rows are no independent evidence: influences are summed within common cells of
-    time, and the sums are what the interval comes from. An instrument weighs by the variance of its moves.
-    """
-    known = [_known_rows(rows) for rows in instruments]
-    move, forecast, cell = (np.concatenate([each[at] for each in known] or [np.empty(0)]) for at in range(3))
-    value, influence = _influence(move, forecast)
-    return _cell_estimate(value, [(influence / max(len(influence), 1), cell)], len(influence))
+    def figure(error: F64, moved: F64) -> F64:
+        return _ratio(moved.sum(axis=0) - error.sum(axis=0), moved.sum(axis=0))
+
+    return drawn([_squares(rows, rows.forecast) for rows in instruments], figure)
 
 
 def mean_r2(instruments: Sequence[Rows]) -> Estimate:
     """Return the mean of the instruments' R2, of those whose price moved; each weighs the same."""
-    values: list[float] = []
-    parts: list[tuple[F64, F64]] = []
-    count = 0
-    for rows in instruments:
-        move, forecast, cell = _known_rows(rows)
-        value, influence = _influence(move, forecast)
-        if np.isfinite(value):
-            values.append(value)
-            parts.append((influence / len(influence), cell))
-            count += len(influence)
-    mean = float(np.mean(values)) if values else nan
-    return _cell_estimate(mean, [(part / len(values), cell) for part, cell in parts], count)
+    return drawn([_squares(rows, rows.forecast) for rows in instruments], _mean_r2)
 
 
 def r2_difference(
@@ -214,73 +184,44 @@ def r2_difference(
 ) -> Estimate:
     """Return by how much the mean R2 of one forecast exceeds that of another on the same rows.
 
-    Blocks of time are drawn with replacement, all instruments together, and both forecasts are judged on each draw; so
-    what all rows and both forecasts share drops out of the difference, and dependence within a block stays.
+    Both forecasts are judged on each draw, so what they share drops out of the difference.
 
     Parameters
     ----------
     instruments : rows with the one forecast, and the other forecast for the same rows; give one for one instrument
     cells_per_block : blocks must be longer than the horizon takes
-
-    Returns
-    -------
-    Estimate : the difference, its 2.5 % and 97.5 % quantiles over the draws, and their standard deviation
     """
-    sums = np.array([_cell_sums(rows, other) for rows, other in instruments])  # (instruments, 3, cells)
-    if not len(sums):
-        return Estimate(nan)
-    sums = sums[sums[:, 2].sum(axis=1) > 0]
-    used = np.flatnonzero(sums.sum(axis=(0, 1)))
-    if not len(used):
-        return Estimate(nan)
-    sums = sums[:, :, used[0] : used[-1] + 1]
-    first, second, moved = np.tensordot(_block_counts(sums.shape[2], cells_per_block, draws, seed), sums, (1, 2)).T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        drawn = np.nanmean(np.where(moved.T > 0, (second - first).T / moved.T, nan), axis=1)
-    first, second, moved = sums.sum(axis=2).T
-    low, high = np.nanquantile(drawn, (0.025, 0.975))
-    count = sum(int(np.isfinite(rows.move).sum()) for rows, _ in instruments)
-    return Estimate(float(((second - first) / moved).mean()), float(low), float(high), float(np.nanstd(drawn)), count)
+
+    def figure(first: F64, second: F64, moved: F64) -> F64:
+        return _mean_known(_ratio(second - first, moved))
+
+    squares = [_squares(rows, rows.forecast, other) for rows, other in instruments]
+    return drawn(squares, figure, cells_per_block, draws, seed)
 
 
-def _cell_sums(rows: Rows, other: F64) -> F64:
-    """Return, by cell, the squared errors of both forecasts and the squared moves; shape (3, CELLS)."""
-    move, first, second, cell = _known(rows.move, rows.forecast, other, rows.cell.astype(np.float64))
-    squares = (np.square(move - first), np.square(move - second), np.square(move))
-    return np.array([np.bincount(cell.astype(np.intp), square, CELLS) for square in squares])
+def _squares(rows: Rows, *forecasts: F64) -> tuple[F64, int]:
+    """Return squared errors of each forecast and squared moves by cell, (forecasts + 1, CELLS), and the rows known."""
+    move, cell, *known = _known(rows.move, rows.cell.astype(np.float64), *forecasts)
+    squares = [*(np.square(move - forecast) for forecast in known), np.square(move)]
+    return np.array([np.bincount(cell.astype(np.intp), square, CELLS) for square in squares]), len(move)
 
 
-def _block_counts(cells: int, cells_per_block: int, draws: int, seed: int) -> F64:
-    """Draw blocks, which may run over the end; return how often each cell was drawn, shape (draws, cells)."""
-    length = min(cells_per_block, cells)
-    blocks = -(-cells // length)
-    starts = np.random.default_rng(seed).integers(0, cells, (draws, blocks))
-    drawn = ((starts[:, :, None] + np.arange(length)) % cells).reshape(draws, -1)[:, :cells]
-    counts = np.zeros((draws, cells))
-    np.add.at(counts, (np.arange(draws)[:, None], drawn), 1.0)
-    return counts
+def _mean_r2(error: F64, moved: F64) -> F64:
+    return _mean_known(_ratio(moved - error, moved))
+
+
+def _ratio(over: F64, under: F64) -> F64:
+    """Divide; NaN where there is nothing to divide by."""
+    return np.divide(over, under, out=np.full_like(over, nan), where=under > 0)
+
+
+def _mean_known(values: F64) -> F64:
+    """Return the mean over the instruments (the first axis), of those that are known."""
+    known = np.isfinite(values)
+    return _ratio(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0).astype(np.float64))
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
-
-
-def _estimate(value: float, influence: F64, horizon: int) -> Estimate:
-    error, critical = mean_error(influence, horizon)
-    return Estimate(value, value - critical * error, value + critical * error, error, len(influence))
-
-
-def _cell_estimate(value: float, parts: Sequence[tuple[F64, F64]], count: int) -> Estimate:
-    """Return the estimate whose influences, summed within cells of time, add up to 0."""
-    sums = np.zeros(CELLS)
-    for influence, cell in parts:
-        sums += np.bincount(cell.astype(np.intp), influence, CELLS)
-    used = np.flatnonzero(sums)
-    if not np.isfinite(value) or not len(used):
-        return Estimate(value, count=count)
-    sums = sums[used[0] : used[-1] + 1]
-    # the value is a sum over cells, not their mean
-    error, critical = mean_error(sums * len(sums), 1)
-    return Estimate(value, value - critical * error, value + critical * error, error, count)
 
 
 def _influence(move: F64, forecast: F64) -> tuple[float, F64]:
@@ -302,10 +243,6 @@ def _known(*columns: F64) -> tuple[F64, ...]:
     """Return the rows in which every column is known."""
     known = np.logical_and.reduce([np.isfinite(column) for column in columns])
     return tuple(np.asarray(column, np.float64)[known] for column in columns)
-
-
-def _known_rows(rows: Rows) -> tuple[F64, ...]:
-    return _known(rows.move, rows.forecast, rows.cell.astype(np.float64))
 
 
 def _mean(values: F64) -> float:
