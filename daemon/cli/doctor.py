@@ -71,7 +71,9 @@ def model(
         Path | None, typer.Option(help="Tick files: the spec of `tickcast convert`, for columns and scaler.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Ticks of a window; default: the model's own.")] = None,
-    horizon: Annotated[int, typer.Option(min=1, help="Tick files: how far ahead the model forecasts, in ticks.")] = 1,
+    horizons: Annotated[
+        str, typer.Option(help="How far ahead the outputs look, in ticks or samples, comma-separated.")
+    ] = "1",
     learning_rate: Annotated[float, typer.Option(min=0, help="The rate you train with (Adam).")] = 1e-3,
     config: Config = None,
     budget: Budget = 60.0,
@@ -87,7 +89,7 @@ def model(
     from daemon.doctor.model import Question, examine_model
 
     names = tuple(name.strip() for name in features.split(",")) if features else None
-    question = Question(names, spec, steps, horizon, learning_rate)
+    question = Question(names, spec, steps, _numbers(horizons), learning_rate)
     rules = _rules(config)
     with _shown() as listen:
         report = examine_model(model, data, question, rules, budget_seconds=budget, listen=listen)

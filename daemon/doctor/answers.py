@@ -103,7 +103,8 @@ def examine_answers(
     last : shape (samples, features): the columns at the last step of each window
     context : shape (samples, columns): what the simple predictor may use
     y : shape (samples, outputs)
-    answer : shape (samples - begin, outputs): the model's answers to the last samples
+    answer : shape (samples - begin, outputs): the model's answers to the last samples; None where their units are
+        not those of y
     horizon : samples that a target looks ahead
     """
     level = _levels(last, y, names)
@@ -127,10 +128,12 @@ def examine_answers(
 
 
 def random_targets(simple: Sequence[Estimate]) -> Outcome:
-    """Judge whether the simple predictor finds anything."""
+    """Judge whether the simple predictor finds anything, for any output."""
     known = [(at, each) for at, each in enumerate(simple) if np.isfinite(each.low)]
-    found = [Measurement(each.low, column=f"y {at}", detail=f"R² {interval_of(each)}") for at, each in known]
-    return judge(RANDOM_WALK, found, otherwise="too few samples")
+    if not known:
+        return judge(RANDOM_WALK, [], otherwise="too few samples")
+    detail = ", ".join(f"y {at}: {interval_of(each)}" for at, each in known)
+    return judge(RANDOM_WALK, [Measurement(max(each.low for _, each in known), detail=f"R² of {detail}")])
 
 
 def collapsed(answer: F32 | None, truth: F64, simple: Sequence[Estimate]) -> Outcome:
@@ -142,7 +145,8 @@ def collapsed(answer: F32 | None, truth: F64, simple: Sequence[Estimate]) -> Out
     simple : R² of the simple predictor for each output
     """
     if answer is None:
-        return judge(COLLAPSED, [], otherwise="no answers of the model")
+        why = "ticks do not say the units of the answers; give your own arrays, or convert and ask `doctor bundle`"
+        return judge(COLLAPSED, [], otherwise=why)
     found = []
     for at, each in enumerate(simple):
         spread = float(truth[:, at].var())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -123,6 +124,8 @@ STATE_WORTH = register(
 LATER_MIN = 1000
 #: A shift of a column counts beyond so many standard errors.
 STANDARD_ERRORS = 5.0
+#: A deviation so many times smaller than in training is that of a column that stands still.
+RATIO_MAX = 1000.0
 
 
 def examine_bundle(
@@ -156,11 +159,12 @@ def _of_bundle(
         return
     yield judge(SELF_TEST, [Measurement(golden_difference(step, bundle.golden_inputs, bundle.golden_outputs))])
     yield few_ticks({name: len(sheet) for name, sheet in material.sheets.by_instrument.items()})
-    if material.error:
+    if not material.sheets.readable_count:
         return
-    yield constant_prices(material.tracks)
-    yield short_sessions(material.tracks, bundle.spec.horizons)
-    yield past_split(bundle, material)
+    if not material.error:
+        yield constant_prices(material.tracks)
+        yield short_sessions(material.tracks, bundle.spec.horizons)
+        yield past_split(bundle, material)
     watched = Watched(step)
     count = material.sheets.readable_count
     carried = run(bundle.spec, watched, rules, data, lambda done: listen("running", done / count))
@@ -193,12 +197,12 @@ def _of_step(bundle: Bundle, watched: Watched) -> Iterator[Outcome]:
     mean, std, error = watched.inputs()
     shifts = []
     for at, column in enumerate(bundle.spec.columns):
-        ratio = max(std[at], 1 / std[at]) - 1 if std[at] > 0 else 0.0
-        sure = abs(mean[at]) > STANDARD_ERRORS * error[at] or abs(mean[at]) < ratio
-        errors = abs(mean[at]) / max(error[at], 1e-12)
-        detail = f"mean {mean[at]:+.3g} ({errors:.0f} standard errors), deviation {std[at]:.3g}"
-        if sure:
-            shifts.append(Measurement(float(max(abs(mean[at]), ratio)), column=column.feature, detail=detail))
+        off, deviation = abs(float(mean[at])), float(std[at])
+        stands = deviation < 1 / RATIO_MAX
+        ratio = RATIO_MAX if stands else max(deviation, 1 / deviation) - 1
+        if off > STANDARD_ERRORS * error[at] or ratio > off:
+            spread = "it stands still" if stands else f"standard error {error[at]:.2g}, deviation {deviation:.3g}"
+            shifts.append(Measurement(max(off, ratio), column=column.feature, detail=f"mean {mean[at]:+.3g}, {spread}"))
     yield judge(OTHER_SCALES, shifts or [Measurement(0.0)])
     expected, variance = bundle.manifest.validation_variance, watched.output_variance()
     if not expected:
@@ -209,9 +213,10 @@ def _of_step(bundle: Bundle, watched: Watched) -> Iterator[Outcome]:
 
 
 def _of_skill(bundle: Bundle, found: Forecasts) -> Iterator[Outcome]:
-    since = trained_to(bundle)
-    share = found.share_before(since) if since is not None else 0.0
-    detail = f"trained and validated until {bundle.manifest.trained_on.get('to')}" if since is not None else ""
+    span = trained_span(bundle)
+    share = found.share_within(*span) if span is not None else 0.0
+    notes = bundle.manifest.trained_on
+    detail = f"trained and validated from {notes.get('from')} to {notes.get('to')}" if span is not None else ""
     yield judge(SEEN_BEFORE, [Measurement(share, detail=detail)])
     since = judged_since(bundle, found)
     horizons = bundle.spec.horizons
@@ -280,24 +285,25 @@ def past_split(bundle: Bundle, material: Material) -> Outcome:
     return judge(PAST_SPLIT, found)
 
 
-def trained_to(bundle: Bundle) -> int | None:
-    """Return the last event time that the bundle was fitted or validated on, ns; None where it does not say."""
-    from datetime import datetime
-
+def trained_span(bundle: Bundle) -> tuple[int, int] | None:
+    """Return the event times, in ns, between which the bundle was fitted or validated; None where it does not say."""
+    notes = bundle.manifest.trained_on
     try:
-        to = datetime.fromisoformat(str(bundle.manifest.trained_on.get("to")))
+        begin, end = (datetime.fromisoformat(str(notes.get(name))) for name in ("from", "to"))
     except ValueError:
         return None
-    return int(to.timestamp() + 1) * 10**9 if to.tzinfo else None
+    if begin.tzinfo is None or end.tzinfo is None:
+        return None
+    return int(begin.timestamp()) * 10**9, int(end.timestamp() + 1) * 10**9
 
 
 def judged_since(bundle: Bundle, found: Forecasts) -> int:
-    """Return the event time that judging begins at: after the training span, where enough ticks are."""
-    since = trained_to(bundle)
-    if since is None:
+    """Return the event time that judging begins at: after the training span, where that matters and enough is left."""
+    span = trained_span(bundle)
+    if span is None or not found.share_within(*span):
         return 0
-    later = sum(int(np.sum(each.ts >= since)) for each in found.by_instrument.values())
-    return since if later >= LATER_MIN else 0
+    later = sum(int(np.sum(each.ts >= span[1])) for each in found.by_instrument.values())
+    return span[1] if later >= LATER_MIN else 0
 
 
 def _rows(found: Forecasts, at: int, horizon: int, since: int) -> list[Rows]:

@@ -16,7 +16,7 @@ from daemon.doctor.material import Listener, Material, gather
 from daemon.doctor.pauses import examine_pauses
 from daemon.doctor.prices import examine_prices, few_ticks, time_of
 from daemon.doctor.samples import cut_windows
-from daemon.doctor.ticks import examine_refused, examine_rows
+from daemon.doctor.ticks import examine_refused, examine_rows, mostly_refused
 from daemon.doctor.worth import random_walks
 from daemon.errors import TickFileError
 
@@ -51,6 +51,8 @@ def examine_data(
     outcomes = [*examine_rows(material.sheets), partial_fields(material.sheets.fields, material.sheets.readable_count)]
     if material.error:
         outcomes.append(few_ticks({name: len(sheet) for name, sheet in material.sheets.by_instrument.items()}))
+        if material.sheets.readable_count:
+            outcomes.append(mostly_refused(material.error))
         outcomes += skip_all(_others(outcomes), material.error)
     else:
         outcomes += _of_tracks(material, horizons, budget_seconds, listen)
@@ -78,7 +80,7 @@ def _of_learning(
         yield Skipped(TOO_LITTLE_DATA, "--budget 0 fits nothing")
         return
     try:
-        samples = cut_windows(material.tracks, material.columns, STEPS, horizons[len(horizons) // 2])
+        samples = cut_windows(material.tracks, material.columns, STEPS, [horizons[len(horizons) // 2]])
         from daemon.doctor.networks import Learner, small_lstm
     except TickFileError as error:
         yield Skipped(TOO_LITTLE_DATA, str(error))

@@ -215,6 +215,9 @@ def examine_learning(
     if lesson.fitting < SAMPLES_MIN or len(lesson.samples) - lesson.samples.cut < SAMPLES_MIN / 4:
         yield from skip_all(wanted, f"{len(lesson.samples)} samples are too few to fit on parts of them")
         return
+    if not np.ptp(lesson.y[: lesson.fitting], axis=0).any():
+        yield from skip_all(wanted, "the targets never change")
+        return
     began = time.monotonic()
     base = make()
     tutor = Tutor(lesson, rate, listen)

@@ -37,7 +37,8 @@ class Question:
     features: tuple[str, ...] | None = None
     spec: Path | None = None
     steps: int | None = None
-    horizon: int = 1
+    #: In ticks, one for each output; of arrays, the largest counts.
+    horizons: tuple[int, ...] = (1,)
     learning_rate: float = 1e-3
 
 
@@ -71,9 +72,9 @@ def examine_model(
     shape = tuple(model.inputs[0].shape)
     outcomes: list[Outcome] = []
     if arrays:
-        samples = read_arrays(arrays[0], question.horizon)
+        samples = read_arrays(arrays[0], max(question.horizons))
     else:
-        samples, found = _cut(data, question, shape, rules, listen)
+        samples, found = _cut(data, question, model, rules, listen)
         outcomes += found
     examined = _Examined(model, samples, networks, question, bool(arrays), budget_seconds, listen)
     outcomes += examined.outcomes()
@@ -113,10 +114,11 @@ class _Examined:
         raw = self._networks.raw_answers(copy, x)
         y = samples.y[first].astype(np.float64)
         by_keras = self._networks.keras_loss(y if y.ndim > 1 else y[:, None], raw)
-        target = list(shapes.examine_target(y, raw, by_keras))
-        yield from target
-        if not shapes.passes(target[0]):
-            return
+        if self._own_arrays:
+            target = list(shapes.examine_target(y, raw, by_keras))
+            yield from target
+            if not shapes.passes(target[0]):
+                return
         yield from self._of_values(copy, raw.shape)
 
     def _of_values(self, copy: Any, answer_shape: tuple[int, ...]) -> Iterator[Outcome]:
@@ -133,7 +135,7 @@ class _Examined:
         held = int(np.searchsorted(picked, begin))
         x = samples.inputs(picked)
         last, context = _columns(x)
-        answer = networks.answers(copy, x[held:])
+        answer = networks.answers(copy, x[held:]) if self._own_arrays else None
         horizon = max(round(samples.horizon * len(picked) / len(samples)), 1)
         yield from about_answers.examine_answers(last, context, y[picked], answer, held, horizon, names)
         if len(samples.shape) == 3:
@@ -195,17 +197,21 @@ def _columns(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cut(
-    data: Sequence[Path], question: Question, shape: Sequence[int | None], rules: Rules, listen: Listener
+    data: Sequence[Path], question: Question, model: Any, rules: Rules, listen: Listener
 ) -> tuple[Samples, list[Outcome]]:
     """Cut windows out of ticks as the model reads them."""
     features, given = _asked(question)
+    shape, outputs = tuple(model.inputs[0].shape), int(model.outputs[0].shape[-1])
+    if outputs != len(question.horizons):
+        given_horizons = ",".join(map(str, question.horizons))
+        raise SettingsError(f"--horizons {given_horizons}: the model has {outputs} outputs; give one horizon for each")
     material = gather(data, rules, features, listen)
     found = [*examine_rows(material.sheets)]
     if material.error:
         raise TickFileError(f"{', '.join(map(str, data))}: {material.error}")
     found.append(examine_refused(material.refused, material.accepted_count))
     steps = question.steps or (shape[1] if len(shape) == 3 else 1) or STEPS
-    samples = cut_windows(material.tracks, features, steps, question.horizon, given)
+    samples = cut_windows(material.tracks, features, steps, question.horizons, given)
     return samples, found
 
 

@@ -122,7 +122,7 @@ def examine_prices(sheets: Sheets, tracks: Sequence[Track]) -> Iterator[Outcome]
 
 def few_ticks(counts: dict[str, int]) -> Outcome:
     """Judge how many ticks each instrument has."""
-    found = [Measurement(count, name) for name, count in counts.items()]
+    found = [Measurement(count, name) for name, count in counts.items()] or [Measurement(0, detail="no tick at all")]
     remedy = None
     if len(counts) > 1 and max(counts.values()) == 1:
         remedy = "every instrument has one tick: the column `instrument` must name what is priced, not the row"

@@ -140,10 +140,10 @@ class Forecasts:
     by_instrument: dict[str, OneInstrument] = field(default_factory=dict)
     dead_letters: dict[str, Letters] = field(default_factory=dict)
 
-    def share_before(self, ts: int) -> float:
-        """Return the share of the forecasts before a time."""
+    def share_within(self, begin: int, end: int) -> float:
+        """Return the share of the forecasts from one time on and before another."""
         times = np.concatenate([each.ts for each in self.by_instrument.values()])
-        return float(np.mean(times < ts))
+        return float(np.mean((times >= begin) & (times < end)))
 
     def span(self, since: int) -> tuple[int, int]:
         """Return the first and last event time from a time on."""

@@ -104,10 +104,10 @@ def cut_windows(
     tracks: Sequence[Track],
     names: Sequence[str],
     steps: int,
-    horizon: int,
+    horizons: Sequence[int],
     scales: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> Samples:
-    """Cut windows out of sessions; targets are log returns in units of their root mean square on the fitting part.
+    """Cut windows out of sessions; targets are log returns, each horizon in units of its root mean square.
 
     Parameters
     ----------
@@ -119,9 +119,9 @@ def cut_windows(
     """
     rows, targets, ends, times, offset = [], [], [], [], 0
     for track in tracks:
-        target = returns_ahead(track, horizon)
+        target = np.stack([returns_ahead(track, horizon) for horizon in horizons], axis=1)
         since = _ticks_since_reset(track.resets)
-        usable = np.flatnonzero(np.isfinite(target) & (since >= steps - 1))
+        usable = np.flatnonzero(np.isfinite(target).all(axis=1) & (since >= steps - 1))
         rows.append(track.features)
         targets.append(target[usable])
         ends.append(offset + usable + 1)
@@ -130,7 +130,7 @@ def cut_windows(
     order = np.argsort(np.concatenate(times), kind="stable") if times else np.empty(0, np.intp)
     if len(order) < 2:
         raise TickFileError(
-            f"no session holds {steps} ticks and one more {horizon} ticks later; give shorter --steps or --horizon"
+            f"no session holds {steps} ticks and another {max(horizons)} later; give shorter --steps or --horizons"
         )
     end, y = np.concatenate(ends)[order], np.concatenate(targets)[order]
     cut = int(len(y) * SPLIT)
@@ -138,12 +138,13 @@ def cut_windows(
     if scales is None:
         fit = x[np.unique(end[:cut] - 1)]
         scales = (fit.mean(axis=0), np.where(fit.std(axis=0) > 0, fit.std(axis=0), 1.0))
-    unit = float(np.sqrt(np.mean(y[:cut] ** 2))) or 1.0
+    unit = np.sqrt(np.mean(y[:cut] ** 2, axis=0))
+    unit = np.where(unit > 0, unit, 1.0)
     with np.errstate(over="ignore"):
         scaled = ((x - scales[0]) / scales[1]).astype(np.float32)
     # samples of several instruments lie between one and the one that its target overlaps with
-    reach = horizon * max(len(tracks), 1)
-    return Samples(scaled, (y / unit)[:, None].astype(np.float32), tuple(names), reach, ends=end, steps=steps)
+    reach = max(horizons) * max(len(tracks), 1)
+    return Samples(scaled, (y / unit).astype(np.float32), tuple(names), reach, ends=end, steps=steps)
 
 
 def _ticks_since_reset(resets: NDArray[np.bool_]) -> Index:

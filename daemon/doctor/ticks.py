@@ -130,6 +130,11 @@ def examine_refused(refused: Mapping[str, int], accepted: int) -> Outcome:
     return judge(REFUSED, found or [Measurement(0.0)])
 
 
+def mostly_refused(error: str) -> Outcome:
+    """Say that the intake gave up: it does where it refuses more ticks than it accepts."""
+    return judge(REFUSED, [Measurement(0.5, detail=f"at least; {error}")])
+
+
 def _time_unit(sheets: Sheets) -> Outcome:
     found = [
         Measurement(count / max(sheets.row_count, 1), column="ts", detail=f"{count} rows look like {unit}")

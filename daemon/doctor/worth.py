@@ -18,7 +18,7 @@ RANDOM_WALK = register(
         severity="note",
         title="returns have no measurable predictability; 'no change' is the right forecast, and a constant no defect",
         measures="lower end of the 95 % interval of the R² that a ridge over all columns reaches on the last 30 %, at "
-        "its best horizon",
+        "its best horizon or output",
         limit=0.0,
         beyond="below",
         form="number",

@@ -36,7 +36,11 @@ def linear_bundle(
     """Write a bundle that forecasts so many times the last return, which at PHI is the best there is."""
     folder.mkdir(exist_ok=True)
     column = column or Column("return", mean=0.0, std=DEVIATION)
-    notes = {"to": "2024-01-02T15:33:19+00:00", "ticks": {"train": TRAINED}} if trained else {}
+    notes = (
+        {"from": "2024-01-02T15:00:00+00:00", "to": "2024-01-02T15:33:19+00:00", "ticks": {"train": TRAINED}}
+        if trained
+        else {}
+    )
     made = Manifest(
         columns=(column,), outputs=(Output(1, scale=DEVIATION),), golden_steps=64, trained_on=notes, **manifest
     )
@@ -62,6 +66,17 @@ def test_a_good_bundle_has_no_finding_but_that_it_has_seen_the_ticks(best):
 
 def test_a_bundle_that_says_nothing_of_its_training_is_judged_on_all_ticks(tmp_path, best):
     clear(examined(tmp_path, linear_bundle(tmp_path)), "trained_on_these")
+
+
+def test_ticks_of_another_year_were_not_trained_on(tmp_path):
+    earlier = [tick | {"ts": tick["ts"] - 10**9 * 86_400 * 366} for tick in TICKS]
+    clear(examined(tmp_path, linear_bundle(tmp_path, trained=True), earlier), "trained_on_these")
+
+
+def test_a_column_that_stands_still(tmp_path):
+    bundle = linear_bundle(tmp_path, column=Column("field:signal"))
+    finding = found(examined(tmp_path, bundle, with_fields(TICKS[:600], signal=np.zeros(600))), "other_statistics")
+    assert finding.evidence[0].detail == "mean +0, it stands still"
 
 
 def test_a_step_that_does_not_give_the_golden_answers(tmp_path, best):
@@ -167,6 +182,12 @@ def test_few_ticks_and_a_price_at_rest(tmp_path, best):
     assert [each.instrument for each in found(report, "constant_price").evidence] == ["B"]
     clear(best, "few_ticks")
     clear(best, "constant_price")
+
+
+def test_ticks_that_are_all_refused_are_said_to_be(tmp_path):
+    below = [tick | {"bid": -1.0, "ask": -0.9} for tick in TICKS[:300]]
+    finding = found(examined(tmp_path, linear_bundle(tmp_path), below), "dead_letters")
+    assert (finding.severity, finding.measured) == ("problem", 1.0)
 
 
 def test_the_command_exits_with_1_on_a_problem(tmp_path):

@@ -318,11 +318,17 @@ def test_a_file_without_prices_is_one_error(tmp_path):
         examine_data([file], resolve_rules(()))
 
 
-def test_an_empty_file_is_no_error_and_nothing_passes_for_healthy(tmp_path: Path):
+def test_prices_below_zero_are_a_problem_and_no_error(tmp_path):
+    finding = found(data_report(tmp_path, trades(np.linspace(-9, -1, 200))), "refused_ticks")
+    assert finding.severity == "problem"
+    assert "200 of 200 ticks were refused, 200 as price_not_positive" in finding.evidence[0].detail
+
+
+def test_an_empty_file_is_a_problem_and_nothing_passes_for_healthy(tmp_path: Path):
     file = tmp_path / "ticks.csv"
     file.write_text("ts,instrument,price\n")
     report = examine_data([file], resolve_rules(()))
-    assert report.findings == []
+    assert found(report, "few_ticks").evidence[0].detail == "no tick at all"
     assert isinstance(outcome(report, "constant_price"), Skipped)
 
 

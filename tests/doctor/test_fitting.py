@@ -173,6 +173,10 @@ def test_learning_rates_far_off(keras, short_fits, sound, rate, code):
     clear(sound, code)
 
 
+def test_targets_that_never_change_teach_nothing(keras):
+    assert {each.reason for each in learned(keras, X, np.zeros_like(Y))} == {"the targets never change"}
+
+
 def test_a_budget_too_small_says_so(keras):
     report = learned(keras, X, Y, seconds=0.01)
     assert [each.check for each in report] == list(CHECKS)
@@ -198,7 +202,10 @@ def test_a_model_is_examined_on_windows_of_ticks(tmp_path, keras):
     arguments = ["model", str(tmp_path / "model.keras"), "--data", str(file), "--budget", "0", "--json"]
     with pytest.raises(SettingsError, match="give --features"):
         CliRunner().invoke(app, arguments, catch_exceptions=False)
-    result = CliRunner().invoke(app, [*arguments, "--features", "return,imbalance"], catch_exceptions=False)
+    named = [*arguments, "--features", "return,imbalance"]
+    with pytest.raises(SettingsError, match="the model has 1 outputs; give one horizon for each"):
+        CliRunner().invoke(app, [*named, "--horizons", "1,5"], catch_exceptions=False)
+    result = CliRunner().invoke(app, named, catch_exceptions=False)
     report = json.loads(result.stdout)
     assert result.exit_code == 0
     assert report["facts"]["X"] == [1500 - 8, 8, 2]

@@ -193,6 +193,11 @@ def test_on_a_random_walk_a_constant_is_right():
     assert isinstance(outcome(report, "collapsed_predictions"), Skipped)
 
 
+def test_one_output_that_can_be_forecast_is_enough_to_say_that_something_can():
+    both = np.concatenate([np.random.default_rng(2).standard_normal((len(Y), 1)), Y], axis=1)
+    clear(examined(X, both, np.repeat(X[:, -1, :1], 2, axis=1)), "random_walk")
+
+
 def test_a_column_that_holds_the_target():
     leaking = X.copy()
     leaking[:, -1, 1] = Y[:, 0] + 0.3 * X[:, -1, 1]
@@ -302,7 +307,7 @@ def track(count: int, resets: list[int]) -> Track:
 
 
 def test_windows_and_targets_stay_within_a_session():
-    samples = cut_windows([track(30, [0, 20])], ["row"], steps=4, horizon=2, scales=(np.zeros(1), np.ones(1)))
+    samples = cut_windows([track(30, [0, 20])], ["row"], steps=4, horizons=[2], scales=(np.zeros(1), np.ones(1)))
     first_and_last = samples.inputs(np.arange(len(samples)))[:, [0, -1], 0].astype(int).tolist()
     assert first_and_last == [[at - 3, at] for at in (*range(3, 18), *range(23, 28))]
     assert np.allclose(samples.y, 1.0)  # every move is the same: its root mean square
@@ -310,4 +315,4 @@ def test_windows_and_targets_stay_within_a_session():
 
 def test_sessions_shorter_than_a_window_are_one_line():
     with pytest.raises(TickFileError, match="no session holds 40 ticks"):
-        cut_windows([track(30, [0])], ["row"], steps=40, horizon=1)
+        cut_windows([track(30, [0])], ["row"], steps=40, horizons=[1])

@@ -9,7 +9,7 @@ import pytest
 
 from daemon.dev.doctor_page import filled
 from daemon.doctor import all_checks
-from daemon.doctor.finding import Check, Clear, Finding, Measurement, Skipped, judge
+from daemon.doctor.finding import Check, Clear, Finding, Measurement, Skipped, judge, registered
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,6 +17,10 @@ ROOT = Path(__file__).parents[2]
 def test_the_table_of_findings_is_that_of_the_code():
     text = (ROOT / "docs" / "doctor.md").read_text("utf-8")
     assert filled(text) == text, "run: python -m daemon.dev.doctor_page docs/doctor.md"
+
+
+def test_the_families_hold_every_registered_check():
+    assert set(all_checks()) == set(registered())
 
 
 def test_a_page_without_markers_is_refused():
