@@ -36,7 +36,7 @@ IDLE_SECONDS = 10.0
 #: A scrape takes the daemon some milliseconds; more of them would be measured too.
 SCRAPE_SECONDS = 1.0
 #: The columns that `tickcast train` gives a model unless told otherwise.
-COLUMNS = tuple(Column(feature) for feature in DEFAULT_COLUMNS)
+COLUMNS = tuple(Column(feature, "running") for feature in DEFAULT_COLUMNS)
 OUTPUTS = tuple(
     Output(h, volatile=True, scale=h**0.5, residual_variance=1.0, residual_quantiles=((0.01, -2.3), (0.99, 2.3)))
     for h in (1, 5, 10, 50)
