@@ -12,12 +12,14 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.errors import BundleError
 from daemon.model.keras_description import CONFIG_BYTES_MAX, SAVE_AGAIN, Spec, parse
 from daemon.model.keras_hdf5 import opened, text_of
+from daemon.model.keras_rules import first_line
 
 #: Bound on a model file and on what unpacks from it: files are not trusted to be reasonable.
 FILE_BYTES_MAX = 1024**3
@@ -50,7 +52,10 @@ def read_header(file: Path) -> Header:
     check_kind(file)
     if file.stat().st_size > FILE_BYTES_MAX:
         raise BundleError(f"it holds more than {FILE_BYTES_MAX} bytes; no model of ticks is that large")
-    version, text = _read_zip(file) if file.suffix == ".keras" else _read_h5(file)
+    try:
+        version, text = _read_zip(file) if file.suffix == ".keras" else _read_h5(file)
+    except (OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise BundleError(f"it is damaged ({first_line(error)}); copy it again") from error
     if not re.match(r"\d+(\.|$)", version):
         raise BundleError(f"its keras_version is {version[:40]!r}, no version; {SAVE_AGAIN}")
     header = Header(version, parse(text))

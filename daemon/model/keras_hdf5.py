@@ -76,6 +76,12 @@ def _check(archive: h5py.File) -> None:
 
     def refusal(name: str, link: Any) -> str | None:
         """Return what is wrong with a link or what it leads to; an error raised here would get lost in HDF5."""
+        try:
+            return look(name, link)
+        except Exception as error:  # whatever h5py raises on damaged bytes
+            return f"{name} in it is damaged ({first_line(error)}); copy it again"
+
+    def look(name: str, link: Any) -> str | None:
         nonlocal claimed, links
         links += 1
         if links > LINKS_MAX:
@@ -92,5 +98,10 @@ def _check(archive: h5py.File) -> None:
             return f"{name} in it claims shape {found.shape}, more than the whole file holds; copy it again"
         return None
 
-    if (what := archive.visititems_links(refusal)) is not None:
+    try:
+        what = archive.visititems_links(refusal)
+    except Exception as error:  # likewise; a name that is no text raises inside h5py, which wraps it
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise BundleError(f"the HDF5 file is damaged ({first_line(cause)}); copy it again") from error
+    if what is not None:
         raise BundleError(what)

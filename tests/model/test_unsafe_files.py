@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import pickle
@@ -221,11 +220,11 @@ def test_code_is_refused_wherever_it_stands(tmp_path, load, good, monkeypatch, n
 @pytest.mark.parametrize("ending", ["keras", "h5"])
 def test_damage_gives_one_of_our_errors_or_a_model(tmp_path, models, layers, load, ending):
     """Cut files and flipped bits, a few seeds: never another exception, never a crash."""
+    lines = []
     file, broken = tmp_path / f"good.{ending}", tmp_path / f"broken.{ending}"
     models.sequence(layers.LSTM(4), layers.Dense(2)).save(file)
     content = np.frombuffer(file.read_bytes(), np.uint8)
     rng = np.random.default_rng(11)
-    loaded = 0
     for seed in range(30):
         damaged = content.copy()
         if seed % 3 == 0:
@@ -233,7 +232,11 @@ def test_damage_gives_one_of_our_errors_or_a_model(tmp_path, models, layers, loa
         else:
             damaged[rng.integers(len(damaged), size=1 + seed)] ^= np.uint8(1 << rng.integers(8))
         broken.write_bytes(damaged.tobytes())
-        with contextlib.suppress(BundleError):  # a hit among weights or padding goes unseen
-            load(broken)
-            loaded += 1
-    assert loaded < 30
+        try:
+            load(broken)  # a hit among weights or padding goes unseen
+        except BundleError as error:
+            lines.append(str(error))
+    assert lines
+    for line in lines:
+        assert "\n" not in line
+        assert "cyfunction" not in line
