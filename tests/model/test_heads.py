@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from daemon.model.conversion import convert
 
 from daemon.core.spec import Column, Output
 from daemon.errors import BundleError
+from daemon.model.conversion import convert
 from daemon.model.manifest import Manifest
 from daemon.model.numpy_step import NumpyStep
 from daemon.model.selftest import TOLERANCE, self_test
