@@ -15,7 +15,16 @@ from typing import Any
 import keras
 
 from daemon.errors import BundleError
-from daemon.model.keras_description import MODELS, SAVE_AGAIN, Spec, check_registered, is_layer, label, layer_name
+from daemon.model.keras_description import (
+    MODELS,
+    SAVE_AGAIN,
+    TRAINING,
+    Spec,
+    check_registered,
+    is_layer,
+    label,
+    layer_name,
+)
 from daemon.model.keras_rules import is_keras
 
 #: Words that Keras 3 does not know. `implementation` and `unroll` choose among ways to the same numbers.
@@ -23,7 +32,6 @@ _FORGOTTEN = (
     "batch_input_shape", "input_shape", "input_dim", "input_length", "time_major", "implementation", "unroll", "ragged",
     "fused", "renorm", "virtual_batch_size", "experimental_autocast", "autocast",
 )  # fmt: skip
-_TRAINING = ("_initializer", "_regularizer", "_constraint")
 
 
 def hard_sigmoid_keras2(x: Any) -> Any:
@@ -54,7 +62,7 @@ def translated(spec: Spec) -> Spec:
     kept = ("input_dim",) if kind == "Embedding" else ()
     values = {key: _value(key, value, spec) for key, value in config.items() if key in kept or key not in _FORGOTTEN}
     if is_layer(kind) and ">" not in registered:
-        values = {key: value for key, value in values.items() if not key.endswith(_TRAINING)}
+        values = {key: value for key, value in values.items() if not key.endswith(TRAINING)}
         if kind in ("GRU", "GRUCell"):
             values.setdefault("reset_after", False)  # the only kind there was before Keras 2.1.3
         if kind == "LeakyReLU" and "alpha" in values:
@@ -82,7 +90,7 @@ def _check_layer(spec: Spec) -> None:
 
 def _value(key: str, value: Any, owner: Spec) -> Any:
     """Return one value of a layer's config in words of Keras 3."""
-    if key.endswith(_TRAINING) and is_layer(owner["class_name"]):
+    if key.endswith(TRAINING) and is_layer(owner["class_name"]):
         return None  # left out by the caller
     if key == "dtype":
         return _dtype(value)

@@ -45,6 +45,8 @@ _SIZES = (
     "units", "filters", "kernel_size", "depth_multiplier", "input_dim", "output_dim", "output_shape", "key_dim",
     "value_dim", "num_heads",
 )  # fmt: skip
+#: Ends of the words that only training reads.
+TRAINING = ("_initializer", "_regularizer", "_constraint")
 #: Layers that can make columns of times.
 _FOLDING = ("Flatten", "Permute", "Reshape")
 _SHAPES = ("batch_input_shape", "batch_shape", "build_input_shape")
@@ -53,7 +55,7 @@ Spec = dict[str, Any]
 Shape = tuple[int | None, ...]
 
 
-def parse(text: str | bytes) -> Spec:
+def parse(text: str | bytes, *, legacy: bool) -> Spec:
     """Return the description in a file, checked.
 
     Raises
@@ -68,13 +70,16 @@ def parse(text: str | bytes) -> Spec:
         raise BundleError(f"its model_config is damaged ({first_line(error)}); {SAVE_AGAIN}") from error
     if not isinstance(spec, dict) or not isinstance(spec.get("config"), (dict, list)):
         raise BundleError(f"its model_config describes no model; {SAVE_AGAIN}")
-    check(spec)
+    check(spec, legacy=legacy)
     return spec
 
 
-def check(spec: Spec) -> None:
-    """Refuse what must not be built: code, unregistered classes, absurd sizes, too many or too deep layers."""
-    layers = list(_objects(spec, "the model", 0))
+def check(spec: Spec, *, legacy: bool = False) -> None:
+    """Refuse what must not be built: code, unregistered classes, absurd sizes, too many or too deep layers.
+
+    Of a `legacy` description, by Keras 2, what only training reads is never built: its classes need not be known.
+    """
+    layers = list(_objects(spec, "the model", 0, TRAINING if legacy else ()))
     if len(layers) > LAYERS_MAX:
         raise BundleError(f"the model has more than {LAYERS_MAX} layers; no model of ticks has so many")
     shapes = [found for _, layer in layers for key in _SHAPES if (found := shape(layer["config"].get(key), layer))]
@@ -159,7 +164,9 @@ def check_registered(spec: Spec, registered: Any) -> None:
         )
 
 
-def _objects(value: Any, owner: str, depth: int) -> Iterator[tuple[str, Spec]]:
+def _objects(
+    value: Any, owner: str, depth: int, unbuilt: tuple[str, ...], built: bool = True
+) -> Iterator[tuple[str, Spec]]:
     """Yield layers and models with their labels, and refuse code wherever it hides.
 
     Code comes as a Lambda layer, or as a lambda given for an activation or argument.
@@ -168,21 +175,21 @@ def _objects(value: Any, owner: str, depth: int) -> Iterator[tuple[str, Spec]]:
         raise BundleError(f"{owner} is nested deeper than {DEPTH_MAX} levels; no model of ticks is")
     if isinstance(value, list):
         for item in value:
-            yield from _objects(item, owner, depth + 1)
+            yield from _objects(item, owner, depth + 1, unbuilt, built)
     elif isinstance(value, dict):
         if "class_name" in value and isinstance(value.get("config"), dict) and "name" in value["config"]:
             owner = label(value)
             if not owner.endswith("Policy)"):  # a precision by its name
                 yield owner, value
         kind, vouched = str(value.get("class_name")), _KERAS.match(str(value.get("module") or "keras"))
-        if vouched and hasattr(keras.layers, kind) and kind not in _CODE and not is_layer(kind):
+        if built and vouched and hasattr(keras.layers, kind) and kind not in _CODE and not is_layer(kind):
             raise BundleError(f"{owner} prepares data of other kinds ({kind}); put such steps before the ticks")
         if (what := _CODE.get(kind)) is not None:
             raise BundleError(f"{owner} {what}; put a layer of Keras, or a registered one, in its place")
-        if "class_name" in value and not vouched:
+        if built and "class_name" in value and not vouched:
             check_registered(value if isinstance(value.get("config"), dict) else {}, value.get("registered_name"))
-        for item in value.values():
-            yield from _objects(item, owner, depth + 1)
+        for key, item in value.items():
+            yield from _objects(item, owner, depth + 1, unbuilt, built and not key.endswith(unbuilt))
 
 
 def _sizes(layer: Spec, name: str) -> list[int]:

@@ -33,13 +33,10 @@ class Header:
     """What a file says about its model."""
 
     keras_version: str
+    #: True for a file of Keras 2 or 1.
+    is_legacy: bool
     #: The description as in the file; nobody changes it.
     spec: Spec
-
-    @property
-    def is_legacy(self) -> bool:
-        """True for a file of Keras 2 or 1."""
-        return int(self.keras_version.partition(".")[0]) < 3
 
 
 def read_header(file: Path) -> Header:
@@ -58,10 +55,10 @@ def read_header(file: Path) -> Header:
         raise BundleError(f"it is damaged ({first_line(error)}); copy it again") from error
     if not re.match(r"\d+(\.|$)", version):
         raise BundleError(f"its keras_version is {version[:40]!r}, no version; {SAVE_AGAIN}")
-    header = Header(version, parse(text))
-    if header.is_legacy and file.suffix == ".keras":
+    legacy = int(version.partition(".")[0]) < 3
+    if legacy and file.suffix == ".keras":
         raise BundleError(f"Keras {version[:40]} wrote it; save it as .h5 there, with model.save('model.h5')")
-    return header
+    return Header(version, legacy, parse(text, legacy=legacy))
 
 
 def check_kind(file: Path) -> None:
