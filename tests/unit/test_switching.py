@@ -114,7 +114,7 @@ class World:
         self.asked.append(name)
         if name in self.faults:
             raise self.faults[name]
-        return Model(name, name, made(name), PredictionSpread(len(OUTPUTS), 5), 0.5)
+        return Model(name, name, made(name), Watch(PredictionSpread(len(OUTPUTS), 5), validation_variance=0.5))
 
     def _aside(self, call: Callable[[], Value], /) -> Future[Value]:
         future: Future[Value] = Future()
