@@ -13,7 +13,7 @@ from daemon.training.dataset import Split
 from daemon.training.fit import EpochEnd, Fitted, fit, settle
 from daemon.training.judge import Judged, Validation, judge, judge_reset
 from daemon.training.options import Listener, Progress, TrainingOptions
-from daemon.training.ridge import fit_ridge, run_ridge
+from daemon.training.ridge import first_weights, fit_ridge, run_ridge
 from daemon.training.scales import columns_of, outputs_of, running_volatility, volatility_of
 from daemon.training.series import Series, series_of, training_rows
 
@@ -60,8 +60,9 @@ def fit_fold(
 
     from daemon.training.network import Network
 
-    network = Network(len(columns), [output.of for output in outputs], options.shape, options.seed)
-    network.start_from(*fit_ridge(rows))
+    of = [output.of for output in outputs]
+    network = Network(len(columns), of, options.shape, options.seed)
+    network.start_from(*first_weights(rows, of))
 
     def listen(end: EpochEnd) -> None:
         tell(Progress("training", tick_count, end.done, end.epoch, end.loss, end.skill, end.seconds_left, number))

@@ -71,11 +71,9 @@ class Network:
         self._run_step = tf.function(self._run, input_signature=[x, keep, sizes])
 
     def start_from(self, kernel: F32, bias: F32) -> None:
-        """Start the linear way from weights of shapes (features, means) and (means,), and the layers' share from 0."""
-        more = len(self._outputs) - kernel.shape[1]
-        weights = [np.pad(kernel, ((0, 0), (0, more))), np.pad(bias, (0, more))]
+        """Start the linear way from weights of shapes (features, outputs) and (outputs,), the layers' share from 0."""
         for model in (self._model, self._average):
-            model.get_layer("linear").set_weights(weights)
+            model.get_layer("linear").set_weights([kernel, bias])
             head = model.get_layer("head")
             head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
 

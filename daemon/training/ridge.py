@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from daemon.core.spec import OutputOf
 from daemon.core.step import F32
 from daemon.training.collect import F64
 from daemon.training.streams import SQUASH, SessionRows
@@ -32,6 +33,28 @@ def fit_ridge(rows: Sequence[SessionRows]) -> tuple[F32, F32]:
             moment[k] += weighted.T @ one.y[:, k]
     found = np.stack([np.linalg.solve(g + PENALTY * np.eye(inputs), m) for g, m in zip(gram, moment, strict=True)], 1)
     return found[:-1].astype(np.float32), found[-1].astype(np.float32)
+
+
+def first_weights(rows: Sequence[SessionRows], outputs: Sequence[OutputOf]) -> tuple[F32, F32]:
+    """Return where the linear way starts: for means the regression, for the rest what it leaves, alike at every tick.
+
+    Returns
+    -------
+    kernel, bias : float32 arrays, shapes (features, outputs) and (outputs,)
+    """
+    kernel, bias = fit_ridge(rows)
+    kernels, biases = [kernel], [bias]
+    left = np.concatenate([np.where(one.weight > 0, one.y - run_ridge(one.x, kernel, bias), np.nan) for one in rows])
+    count = kernel.shape[1]
+    for begin in range(count, len(outputs), count):
+        of = outputs[begin]
+        if of == "log_variance":
+            kernels.append(np.zeros_like(kernel))
+            biases.append(np.log(np.nanmean(left**2, axis=0)))
+        else:
+            kernels.append(kernel)
+            biases.append(bias + np.nanquantile(left, float(of), axis=0))
+    return np.concatenate(kernels, axis=1), np.concatenate(biases).astype(np.float32)
 
 
 def run_ridge(x: F32, kernel: F32, bias: F32) -> F64:
