@@ -12,9 +12,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notices at st
 import keras
 import numpy as np
 
-from daemon.core.step import F32, Index
+from daemon.core.step import F32
 from daemon.errors import BundleError
-from daemon.model.keras_states import reset_states, states_kept
 
 
 @dataclass(frozen=True)
@@ -85,25 +84,6 @@ def run_sequence(graph: Graph, x: F32) -> F32:
         else:
             values.append(keras.layers.RNN(call.cell, return_sequences=True)(inputs[0][None], training=False)[0])
     return np.asarray(values[-1], np.float32)
-
-
-def run_model(graph: Graph, x: F32) -> tuple[F32, Index]:
-    """Ask the model itself, as it is, for its answer to the beginning of a sequence from a reset.
-
-    Returns
-    -------
-    y : float32 array, shape (answers, n_outputs)
-    ticks : which ticks of `x` they answer: all that fit the model's time dimension, or only their last
-    """
-    shape = graph.model.inputs[0].shape
-    if len(shape) == 2:
-        return np.asarray(graph.model(x, training=False), np.float32), np.arange(len(x))
-    steps = min(shape[1] or 32, len(x))
-    batch = np.repeat(x[np.newaxis, :steps], shape[0] or 1, axis=0)
-    with states_kept(graph.model):
-        reset_states(graph.model)
-        y = np.asarray(graph.model(batch, training=False), np.float32)[0]
-    return (y, np.arange(steps)) if y.ndim == 2 else (y[np.newaxis], np.array([steps - 1]))
 
 
 def call_per_tick(call: LayerCall, inputs: Sequence[Any]) -> Any:

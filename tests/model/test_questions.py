@@ -15,9 +15,6 @@ PAGE = Path(__file__).parents[2] / "docs" / "questions.md"
 #: Figures of time and memory, and what only luck decides, differ from run to run.
 CHANGING = re.compile(r"^(\(b0\)|From \(a\)|\(b\) does).*$|\d+(\.\d+)?(e-\d+)?|[ -]+", re.MULTILINE)
 
-#: Commands of this release that other parts bring.
-TO_COME = {"convert", "doctor", "backtest"}
-
 
 @pytest.mark.tensorflow
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
@@ -39,8 +36,6 @@ def test_commands_and_options_on_the_page_exist():
     found = re.findall(r"(?:^    |`)tickcast (\w+) ?([^`\n]*)", PAGE.read_text("utf-8"), re.MULTILINE)
     assert {"probe", "convert", "doctor", "train"} <= {name for name, _ in found}
     for name, rest in found:
-        if name in TO_COME and name not in known:
-            continue
         command = known[name]
         if hasattr(command, "commands"):
             command = command.commands[rest.split()[0]]
