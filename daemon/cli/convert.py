@@ -137,7 +137,7 @@ def _stateless(model: Path, out: Path | None) -> Iterator[float | None]:
         yield None
         return
     try:
-        from daemon.model.stateless import write_stateless  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        from daemon.model.stateless import write_stateless
     except ImportError as error:
         raise BundleError(
             "writing the stateless model needs TensorFlow; install it with `pip install 'tickcast[tensorflow]'`"

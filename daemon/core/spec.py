@@ -78,4 +78,4 @@ class ModelSpec:
     @property
     def prices_may_be_negative(self) -> bool:
         """True where the model works on absolute differences only, as for spreads and power prices."""
-        return all(output.kind == "difference" for output in self.outputs)
+        return all(output.kind == "difference" for output in self.outputs if output.of == "mean")

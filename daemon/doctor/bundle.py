@@ -157,7 +157,8 @@ def _of_bundle(
     except BundleError as error:
         yield judge(SELF_TEST, [Measurement(np.inf, detail=str(error))])
         return
-    yield judge(SELF_TEST, [Measurement(golden_difference(step, bundle.golden_inputs, bundle.golden_outputs))])
+    difference = golden_difference(bundle.model_step(), bundle.golden_inputs, bundle.golden_outputs)
+    yield judge(SELF_TEST, [Measurement(difference)])
     yield few_ticks({name: len(sheet) for name, sheet in material.sheets.by_instrument.items()})
     if not material.sheets.readable_count:
         return
@@ -204,7 +205,7 @@ def _of_step(bundle: Bundle, watched: Watched) -> Iterator[Outcome]:
             spread = "it stands still" if stands else f"standard error {error[at]:.2g}, deviation {deviation:.3g}"
             shifts.append(Measurement(max(off, ratio), column=column.feature, detail=f"mean {mean[at]:+.3g}, {spread}"))
     yield judge(OTHER_SCALES, shifts or [Measurement(0.0)])
-    expected, variance = bundle.manifest.validation_variance, watched.output_variance()
+    expected, variance = bundle.manifest.validation_variance, watched.variance_of_means(bundle.spec.outputs)
     if not expected:
         yield judge(COLLAPSED, [], otherwise="the bundle does not say how much its forecasts vary in validation")
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from daemon.doctor.material import Listener, gather
 from daemon.doctor.samples import Samples, cut_windows, read_arrays
 from daemon.doctor.ticks import OF_ROWS, examine_refused, examine_rows
 from daemon.errors import BundleError, SettingsError, TickFileError
+from daemon.model.spec_file import read_spec
 
 #: Steps of a window where neither the model nor the user says.
 STEPS = 32
@@ -72,11 +72,11 @@ def examine_model(
     shape = tuple(model.inputs[0].shape)
     outcomes: list[Outcome] = []
     if arrays:
-        samples = read_arrays(arrays[0], max(question.horizons))
+        samples, own_scales = read_arrays(arrays[0], max(question.horizons)), True
     else:
-        samples, found = _cut(data, question, model, rules, listen)
+        samples, own_scales, found = _cut(data, question, model, rules, listen)
         outcomes += found
-    examined = _Examined(model, samples, networks, question, bool(arrays), budget_seconds, listen)
+    examined = _Examined(model, samples, networks, question, bool(arrays), own_scales, budget_seconds, listen)
     outcomes += examined.outcomes()
     outcomes += _not_made(outcomes, own_arrays=bool(arrays))
     facts = {"model input": shapes.shape_text(shape), "X": samples.shape, "y": samples.y.shape}
@@ -93,11 +93,12 @@ class _Examined:
         networks: Any,
         question: Question,
         own_arrays: bool,
+        own_scales: bool,
         budget_seconds: float,
         listen: Listener,
     ) -> None:
         self._model, self._samples, self._networks = model, samples, networks
-        self._question, self._own_arrays = question, own_arrays
+        self._question, self._own_arrays, self._own_scales = question, own_arrays, own_scales
         self._budget_seconds, self._listen = budget_seconds, listen
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -145,9 +146,10 @@ class _Examined:
         yield from self._learning(y, wrong)
 
     def _scales(self, copy: Any, y: np.ndarray) -> Iterator[Outcome]:
-        if self._own_arrays:
+        if self._own_scales:
             seen = self._networks.as_seen(copy, self._samples.inputs(self._samples.spread(SCALED)))
             yield from scales.inputs(seen, self._samples.names)
+        if self._own_arrays:
             yield from scales.targets(y, self._networks.head_activation(copy))
 
     def _learning(self, y: np.ndarray, wrong: Sequence[str]) -> Iterator[Outcome]:
@@ -198,12 +200,12 @@ def _columns(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _cut(
     data: Sequence[Path], question: Question, model: Any, rules: Rules, listen: Listener
-) -> tuple[Samples, list[Outcome]]:
-    """Cut windows out of ticks as the model reads them."""
-    features, given = _asked(question)
+) -> tuple[Samples, bool, list[Outcome]]:
+    """Cut windows out of ticks as the model reads them; say whether their scales are the user's own."""
+    features, given, horizons = _asked(question)
     shape, outputs = tuple(model.inputs[0].shape), int(model.outputs[0].shape[-1])
-    if outputs != len(question.horizons):
-        given_horizons = ",".join(map(str, question.horizons))
+    if outputs != len(horizons):
+        given_horizons = ",".join(map(str, horizons))
         raise SettingsError(f"--horizons {given_horizons}: the model has {outputs} outputs; give one horizon for each")
     material = gather(data, rules, features, listen)
     found = [*examine_rows(material.sheets)]
@@ -211,29 +213,25 @@ def _cut(
         raise TickFileError(f"{', '.join(map(str, data))}: {material.error}")
     found.append(examine_refused(material.refused, material.accepted_count))
     steps = question.steps or (shape[1] if len(shape) == 3 else 1) or STEPS
-    samples = cut_windows(material.tracks, features, steps, question.horizons, given)
-    return samples, found
+    samples = cut_windows(material.tracks, features, steps, horizons, given)
+    return samples, given is not None, found
 
 
-def _asked(question: Question) -> tuple[tuple[str, ...], tuple[np.ndarray, np.ndarray] | None]:
-    """Return the columns, and their scales where a spec gives them inline."""
+def _asked(question: Question) -> tuple[tuple[str, ...], tuple[np.ndarray, np.ndarray] | None, tuple[int, ...]]:
+    """Return the columns, their scales where a spec gives them, and the horizon of each output."""
     if question.features:
-        return question.features, None
+        return question.features, None, question.horizons
     if question.spec is None:
         raise SettingsError("tick files need the model's columns: give --features return,imbalance,... or --spec FILE")
+    spec = read_spec(question.spec)
+    horizons = tuple(output.horizon or 1 for output in spec.output)
+    if spec.scaler is None:
+        return spec.features, None, horizons
     try:
-        spec = tomllib.loads(question.spec.read_text("utf-8"))
-        features = tuple(str(name) for name in spec["features"])
-        scaler = spec.get("scaler", {})
-        if isinstance(scaler, dict) and "mean" in scaler and "scale" in scaler:
-            mean, scale = (np.array(scaler[key], np.float64) for key in ("mean", "scale"))
-            if mean.shape == scale.shape == (len(features),):
-                return features, (mean, scale)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
-        raise SettingsError(
-            f"--spec {question.spec}: cannot be read ({error}); see `tickcast convert --init`"
-        ) from error
-    return features, None
+        scales_of = np.array(spec.scaler.columns(spec.features), np.float64)
+    except ValueError as error:
+        raise SettingsError(f"--spec {question.spec}: {error}") from error
+    return spec.features, (scales_of[:, 0], scales_of[:, 1]), horizons
 
 
 def _not_made(outcomes: Sequence[Outcome], *, own_arrays: bool) -> list[Outcome]:

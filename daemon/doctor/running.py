@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from daemon.core.pipeline import Pipeline, PipelineOptions
 from daemon.core.records import InputRecord
 from daemon.core.sessions import Rules
-from daemon.core.spec import ModelSpec
+from daemon.core.spec import ModelSpec, Output
 from daemon.core.step import F32, Step, Waves
 from daemon.doctor.sheets import good_ticks
 from daemon.training.collect import LIMITS
@@ -68,10 +68,11 @@ class Watched:
         error = means.std(axis=0, ddof=1) / np.sqrt(full.sum()) if full.sum() > 1 else std / np.sqrt(rows.sum())
         return mean, std, error
 
-    def output_variance(self) -> float:
-        """Return the variance of the outputs, mean over them, in output units."""
-        mean = self._outputs[0] / max(self._rows, 1)
-        return float(np.mean(self._outputs[1] / max(self._rows, 1) - mean**2))
+    def variance_of_means(self, outputs: Sequence[Output]) -> float:
+        """Return the variance of the outputs that say a mean, averaged over the horizons, in output units."""
+        sums, squares = (total[[output.of == "mean" for output in outputs]] for total in self._outputs)
+        mean = sums / max(self._rows, 1)
+        return float(np.mean(squares / max(self._rows, 1) - mean**2))
 
     def forgetful(self) -> Step:
         """Return the same step, reset at every tick."""

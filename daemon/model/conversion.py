@@ -16,6 +16,7 @@ from daemon.errors import BundleError
 from daemon.model import keras_ops
 from daemon.model.bundle import Bundle, in_mode, initial_state, rolled_out, write_bundle
 from daemon.model.facts import Decision, Facts, Mode, decide_mode, explain, facts_of
+from daemon.model.keras_quiet import import_keras
 from daemon.model.manifest import Manifest
 from daemon.model.numpy_step import NumpyStep
 from daemon.model.ops import Rescale
@@ -142,6 +143,7 @@ def look_at(model: Any) -> tuple[Graph, AnyProgram, Facts]:
     """
     # Keras and TensorFlow take seconds to import; serving never gets here.
     try:
+        import_keras()
         from daemon.model import keras_model
     except ImportError as error:
         raise BundleError(

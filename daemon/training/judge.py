@@ -82,9 +82,10 @@ class Judged:
         return {name: tuple(skill(target, found)) for name, (target, found) in forecasts.items()}
 
     def validation_variance(self) -> float:
-        """Return the variance of the outputs on the validation part, in output units, mean over the outputs."""
+        """Return the variance of the means on the validation part, in output units, averaged over the horizons."""
         y = [y[one.split.validation.begin : one.split.validation.end] for one, y in self._pairs()]
-        return float(np.concatenate(y).astype(np.float64).var(axis=0).mean())
+        means = [output.of == "mean" for output in self.outputs]
+        return float(np.concatenate(y)[:, means].astype(np.float64).var(axis=0).mean())
 
     def outputs_with_residuals(self) -> tuple[Output, ...]:
         """Return the outputs, the means with the spread of their errors on the validation part."""

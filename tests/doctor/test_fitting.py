@@ -212,6 +212,24 @@ def test_a_model_is_examined_on_windows_of_ticks(tmp_path, keras):
     assert {each["code"] for each in report["clear"]} >= {"input_shape", "crossed_quotes", "vanishing_gradient"}
 
 
+def test_a_spec_names_columns_scales_and_horizons(tmp_path, keras):
+    model = keras.Sequential([keras.Input((8, 2)), keras.layers.GRU(4), keras.layers.Dense(1)])
+    model.save(tmp_path / "model.keras")
+    file, spec = written(tmp_path, quotes(1500)), tmp_path / "spec.toml"
+    arguments = ["model", str(tmp_path / "model.keras"), "--data", str(file), "--budget", "0", "--json"]
+
+    def examined(scaler: str, horizon: int) -> dict:
+        output = f'[[output]]\nhorizon = {horizon}\nkind = "log_return"\n'
+        spec.write_text(f'features = ["return", "imbalance"]\n{scaler}\n{output}')
+        return json.loads(CliRunner().invoke(app, [*arguments, "--spec", str(spec)], catch_exceptions=False).stdout)
+
+    scaled = examined("[scaler]\nmean = [0.0, 0.0]\nscale = [1e-9, 1.0]", 5)
+    assert scaled["facts"]["X"] == [1500 - 8 + 1 - 5, 8, 2]
+    assert "inputs_not_scaled" in {each["code"] for each in scaled["findings"]}
+    with pytest.raises(SettingsError, match="mean has 1 numbers, features names 2 columns"):
+        examined("[scaler]\nmean = [0.0]\nscale = [1.0]", 1)
+
+
 def test_predicting_for_the_examination_changes_no_weight(ask, keras, tmp_path):
     from daemon.doctor.networks import copy_of, load
 
