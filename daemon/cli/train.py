@@ -41,6 +41,14 @@ def train(
     units: Annotated[int | None, typer.Option(help="Units of each layer [64].")] = None,
     layers: Annotated[int | None, typer.Option(help="Recurrent layers on top of each other [2].")] = None,
     dropout: Annotated[float | None, typer.Option(help="Between layers, while fitting [0].")] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="carried: one state through a session; window: each forecast from its last --steps ticks alone, which "
+            "costs about --steps times as much, here and live [carried]."
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Ticks of a window, with --mode window [20].")] = None,
     loss: Annotated[
         str | None, typer.Option(help="huber: a mean; gaussian: also a variance; quantiles: also 5 % and 95 % [huber].")
     ] = None,
@@ -77,8 +85,9 @@ def train(
     flags = {
         "horizons": _numbers(horizons) if horizons else None,
         "columns": tuple(name.strip() for name in features.split(",")) if features else None,
-        "cell": cell, "units": units, "layers": layers, "dropout": dropout, "loss": loss, "epochs": epochs,
-        "patience": patience, "minutes": minutes, "seed": seed, "split": split, "folds": folds,
+        "cell": cell, "units": units, "layers": layers, "dropout": dropout, "mode": mode, "steps": steps,
+        "loss": loss, "epochs": epochs, "patience": patience, "minutes": minutes, "seed": seed, "split": split,
+        "folds": folds,
     }  # fmt: skip
     settings = load(config, bootstrap_servers) if topic else load_settings(config)
     chosen = _options(options, flags, settings, force=force)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import cos, pi
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from daemon.core.step import F32
 from daemon.training.options import EndedBy
-from daemon.training.streams import CHUNK_TICKS, Piece, SessionRows, chunks, cut
+from daemon.training.streams import CHUNK_TICKS, Chunk, Piece, SessionRows, chunks, shuffled, window_pieces, windows
 
 if TYPE_CHECKING:
     from daemon.training.network import Network
@@ -26,6 +26,8 @@ SETTLE_SHARE = 0.1
 #: Updates an epoch should have. Fewer rows side by side mean more of them, at more time per tick.
 UPDATES_WANTED = 60
 STREAMS_MIN, STREAMS_MAX = 8, 64
+#: Rows of all windows side by side, at most: bounds memory.
+WINDOW_ROWS_MAX = 2**15
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,6 @@ def fit(
     KeyboardInterrupt : only before the first epoch has ended; later ones end the fitting and keep the best weights
     """
     random = np.random.default_rng(seed)
-    streams = stream_count(sum(len(rows.x) for rows in train))
     began = time.monotonic()
     best_skill, best_epoch, best_weights, epoch = -np.inf, 0, network.weights(), 0
     ended_by: EndedBy = "epochs"
@@ -87,7 +88,7 @@ def fit(
     try:
         while done < 1.0:
             rate = LEARNING_RATE * (FINAL_SHARE + (1 - FINAL_SHARE) * (1 + cos(pi * done)) / 2)
-            loss = _epoch(network, train, cut([len(rows.x) for rows in train], streams, random), streams, rate)
+            loss = _epoch(network, train, random, rate)
             epoch += 1
             found = validate()
             curve.append((loss, found))
@@ -116,20 +117,20 @@ def settle(network: Network, rows: Sequence[SessionRows], seed: int) -> None:
     fifty ticks ahead. Nothing is chosen here, so nothing has to be held out.
     """
     random = np.random.default_rng(seed + 1)
-    streams = stream_count(sum(len(one.x) for one in rows))
     for _ in range(SETTLE_EPOCHS):
-        pieces = cut([len(one.x) for one in rows], streams, random)
-        _epoch(network, rows, pieces, streams, LEARNING_RATE * SETTLE_SHARE)
+        _epoch(network, rows, random, LEARNING_RATE * SETTLE_SHARE)
 
 
-def stream_count(rows: int) -> int:
-    """Return how many rows of the batch suit so many training ticks."""
-    return int(np.clip(rows // (CHUNK_TICKS * UPDATES_WANTED), STREAMS_MIN, STREAMS_MAX))
+def stream_count(rows: int, window: int | None = None) -> int:
+    """Return how many rows of the batch suit so many training ticks; with windows, as many targets for each update."""
+    streams = int(np.clip(rows // (CHUNK_TICKS * UPDATES_WANTED), STREAMS_MIN, STREAMS_MAX))
+    return streams if window is None else min(streams * CHUNK_TICKS, WINDOW_ROWS_MAX // window)
 
 
-def _epoch(network: Network, train: Sequence[SessionRows], pieces: Sequence[Piece], streams: int, rate: float) -> float:
+def _epoch(network: Network, train: Sequence[SessionRows], random: np.random.Generator, rate: float) -> float:
+    streams = stream_count(sum(len(rows.x) for rows in train), network.window)
     states, losses, weights = network.zero_states(streams), [], []
-    for chunk in chunks(train, pieces, streams):
+    for chunk in shuffled(train, streams, network.window, random):
         loss, states = network.fit(chunk, states, rate)
         losses.append(loss)
         weights.append(float(chunk.weight.sum()))
@@ -137,7 +138,7 @@ def _epoch(network: Network, train: Sequence[SessionRows], pieces: Sequence[Piec
 
 
 def run_through(network: Network, sequences: Sequence[F32], outputs: int) -> list[F32]:
-    """Run whole sequences, each from the initial state.
+    """Run whole sequences, each from the initial state; in window mode, each row's window from it.
 
     Parameters
     ----------
@@ -150,13 +151,20 @@ def run_through(network: Network, sequences: Sequence[F32], outputs: int) -> lis
     """
     found = [np.zeros((len(x), outputs), np.float32) for x in sequences]
     rows = [SessionRows(x, blank, blank) for x, blank in zip(sequences, found, strict=True)]
-    # the longest first, so that the streams end at about the same time
-    whole = sorted((Piece(at, 0, len(x)) for at, x in enumerate(sequences)), key=lambda piece: -piece.end)
-    streams = min(len(sequences), STREAMS_MAX)
-    states = network.zero_states(streams)
-    for chunk in chunks(rows, whole, streams):
-        y, states = network.run(chunk, states)
+    states: list[Any] | None = None
+    for chunk in _in_order(rows, network.window):
+        y, states = network.run(chunk, states or network.zero_states(len(chunk.source)))
         for row, piece in enumerate(chunk.source):
             if piece is not None:
-                found[piece.sequence][piece.begin : piece.end] = y[row, : piece.end - piece.begin]
+                first = piece.begin if network.window is None else piece.end - 1
+                found[piece.sequence][first : piece.end] = y[row, first - piece.begin : piece.end - piece.begin]
     return found
+
+
+def _in_order(rows: Sequence[SessionRows], window: int | None) -> Iterator[Chunk]:
+    if window is not None:
+        pieces = window_pieces([len(one.x) for one in rows], window)
+        return windows(rows, pieces, min(len(pieces), WINDOW_ROWS_MAX // window), window)
+    # the longest first, so that the streams end at about the same time
+    whole = sorted((Piece(at, 0, len(one.x)) for at, one in enumerate(rows)), key=lambda piece: -piece.end)
+    return chunks(rows, whole, min(len(rows), STREAMS_MAX))

@@ -61,7 +61,7 @@ def fit_fold(
     from daemon.training.network import Network
 
     of = [output.of for output in outputs]
-    network = Network(len(columns), of, options.shape, options.seed)
+    network = Network(len(columns), of, options.shape, options.seed, options.window)
     network.start_from(*first_weights(rows, of))
 
     def listen(end: EpochEnd) -> None:

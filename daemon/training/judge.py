@@ -35,11 +35,13 @@ class Validation:
         self._network, self._series, self._outputs = network, series, outputs
         #: Per stretch: the index of its series, its rows, and those with the warm-up cut into sessions.
         self._stretches: list[tuple[int, int, int, list[F32]]] = []
+        # a window of the first row needs so many rows before it, and no more
+        warmup = WARMUP_TICKS if network.window is None else network.window - 1
         for index, one in enumerate(series):
             part = one.split.validation
             for begin in range(part.begin, part.end, STRETCH_TICKS):
                 end = min(begin + STRETCH_TICKS, part.end)
-                sessions = one.sessions(max(begin - WARMUP_TICKS, 0), end)
+                sessions = one.sessions(max(begin - warmup, 0), end)
                 self._stretches.append((index, begin, end, sessions))
 
     def skill(self) -> float:
@@ -108,7 +110,7 @@ class Judged:
 
 
 def judge(network: Network, series: Sequence[Series], outputs: Sequence[Output]) -> Judged:
-    """Run every instrument's ticks from its first one, with the state carried as the daemon carries it."""
+    """Run every instrument's ticks from its first one, in its mode as the daemon does."""
     sessions = [one.sessions(0, len(one.x)) for one in series]
     return Judged(series, outputs, _run(network, sessions, len(outputs)))
 

@@ -53,19 +53,24 @@ class Network:
     outputs : what each output column says, the means first
     shape : cell, layers, units and dropout
     seed : of the initial weights; the same seed and data give the same weights
+    window : ticks of the windows it is run on; None where the state is carried
     """
 
-    def __init__(self, features: int, outputs: Sequence[OutputOf], shape: Shape, seed: int) -> None:
+    def __init__(
+        self, features: int, outputs: Sequence[OutputOf], shape: Shape, seed: int, window: int | None = None
+    ) -> None:
         keras.utils.set_random_seed(seed)
         tf.config.experimental.enable_op_determinism()
         self._features, self._outputs, self._shape = features, tuple(outputs), shape
+        self.window = window
+        self._ticks = window or CHUNK_TICKS
         self._model, self._average = self._with_states(), self._with_states()
         self._average.set_weights(self._model.get_weights())
         self._optimizer = keras.optimizers.Adam()
         self._optimizer.build(self._model.trainable_variables)
         means = self._outputs.count("mean")
         sizes = [tf.TensorSpec((None, shape.units), tf.float32)] * (shape.layers * _states_of(shape.cell))
-        x, y = (tf.TensorSpec((None, CHUNK_TICKS, width), tf.float32) for width in (features, means))
+        x, y = (tf.TensorSpec((None, self._ticks, width), tf.float32) for width in (features, means))
         keep = tf.TensorSpec((None, 1), tf.float32)
         self._fit_step = tf.function(self._fit, input_signature=[x, y, y, keep, sizes])
         self._run_step = tf.function(self._run, input_signature=[x, keep, sizes])
@@ -89,7 +94,7 @@ class Network:
         return loss, after
 
     def run(self, chunk: Chunk, states: Sequence[Any]) -> tuple[F32, list[Any]]:
-        """Return the average's outputs, shape (streams, CHUNK_TICKS, outputs), and the states after the chunk."""
+        """Return the average's outputs, shape (streams, ticks, outputs), and the states after the chunk."""
         y, *after = self._run_step(chunk.x, chunk.keep, list(states))
         return y.numpy(), after
 
@@ -131,14 +136,15 @@ class Network:
 
     def _with_states(self) -> Any:
         shape = self._shape
-        inputs = [keras.Input((CHUNK_TICKS, self._features))]
+        inputs = [keras.Input((self._ticks, self._features))]
         y, after = inputs[0], []
         for number in range(shape.layers):
             state = [keras.Input((shape.units,)) for _ in range(_states_of(shape.cell))]
             if number and shape.dropout:
                 y = keras.layers.Dropout(shape.dropout)(y)
-            # Unrolled, an update takes half the time.
-            y, *next_state = _layer(shape, number, return_state=True, unroll=True)(y, initial_state=state)
+            # Unrolled, an update takes half the time; a long window would take minutes to unroll.
+            options = {"return_state": True, "unroll": self._ticks <= CHUNK_TICKS}
+            y, *next_state = _layer(shape, number, **options)(y, initial_state=state)
             inputs += state
             after += next_state
         y = keras.layers.Dense(len(self._outputs), name="head")(y)

@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args
 from daemon.config import SessionSettings
 from daemon.core.spec import OutputOf
 from daemon.errors import SettingsError
+from daemon.model.facts import Mode
+from daemon.model.manifest import STEPS_MAX, WINDOW_NUMBERS_MAX
 
 #: The order book's pressure, the flow of trades, the latest returns over several spans, and how fast ticks come.
 DEFAULT_COLUMNS = (
@@ -33,6 +35,8 @@ DEFAULT_COLUMNS = (
 Cell = Literal["lstm", "gru"]
 Loss = Literal["huber", "gaussian", "quantiles"]
 EndedBy = Literal["epochs", "early stopping", "time", "interrupt"]
+#: Ticks of a window where nobody says.
+STEPS = 20
 #: What a loss has the model say about each horizon beside its mean. The levels are those of the usual 90 % interval.
 MORE: Mapping[str, tuple[OutputOf, ...]] = {"huber": (), "gaussian": ("log_variance",), "quantiles": (0.05, 0.95)}
 
@@ -59,6 +63,11 @@ class TrainingOptions:
     units: int = 64
     layers: int = 2
     dropout: float = 0.0
+    #: "carried": one state through a session. "window": each forecast from its last `steps` ticks alone, which costs
+    #: about `steps` times as much.
+    mode: Mode = "carried"
+    #: Ticks of the window, in window mode only; None for STEPS.
+    steps: int | None = None
     #: "huber" gives a mean per horizon, "gaussian" also a log variance, "quantiles" also a lower and an upper quantile.
     loss: Loss = "huber"
     #: Runs through the training part, at most; early stopping and `minutes` may end it before.
@@ -93,7 +102,7 @@ class TrainingOptions:
             raise SettingsError(f"split = {self.split}: give a share from 0.2 to 0.95, e.g. 0.7")
         if not 0 <= self.dropout <= 0.9:
             raise SettingsError(f"dropout = {self.dropout}: give a share from 0 to 0.9")
-        for name, known in (("cell", Cell), ("loss", Loss)):
+        for name, known in (("cell", Cell), ("mode", Mode), ("loss", Loss)):
             if getattr(self, name) not in get_args(known):
                 raise SettingsError(f"{name} = {getattr(self, name)}: give one of {', '.join(get_args(known))}")
         for name, highest in (("units", 1024), ("layers", 8), ("epochs", 10_000), ("patience", 10_000), ("folds", 20)):
@@ -101,6 +110,19 @@ class TrainingOptions:
                 raise SettingsError(f"{name} = {getattr(self, name)}: give a whole number from 1 to {highest}")
         if self.minutes is not None and self.minutes <= 0:
             raise SettingsError(f"minutes = {self.minutes}: give a number above 0")
+        self._check_window()
+
+    def _check_window(self) -> None:
+        if self.mode == "carried" and self.steps is not None:
+            raise SettingsError(f"steps = {self.steps} needs mode = window; a carried state has no window")
+        highest = min(STEPS_MAX, WINDOW_NUMBERS_MAX // len(self.columns))
+        if self.window is not None and not 2 <= self.window <= highest:
+            raise SettingsError(f"steps = {self.window}: give a whole number from 2 to {highest}")
+
+    @property
+    def window(self) -> int | None:
+        """Ticks of the window; None where the state is carried."""
+        return None if self.mode == "carried" else STEPS if self.steps is None else self.steps
 
     @property
     def shape(self) -> Shape:
@@ -113,6 +135,8 @@ class TrainingOptions:
         return MORE[self.loss]
 
 
+#: What a value looks like where the default is None.
+EXAMPLES = {"minutes": 3.0, "steps": STEPS}
 #: What a file of options may hold: all but what belongs to a run or to the settings.
 FILE_KEYS = tuple(each.name for each in fields(TrainingOptions) if each.name not in ("sessions", "force"))
 
@@ -132,8 +156,8 @@ def read_options(file: Path) -> dict[str, Any]:
     for key, value in found.items():
         if key not in FILE_KEYS:
             raise SettingsError(f"{file}: unknown key {key}; known are {', '.join(FILE_KEYS)}")
-        default = getattr(defaults, key)
-        example = 3.0 if default is None else list(default) if isinstance(default, tuple) else default
+        default = EXAMPLES.get(key, getattr(defaults, key))
+        example = list(default) if isinstance(default, tuple) else default
         if not _alike(value, example):
             raise SettingsError(f"{file}: {key} = {value!r}: give something like {example!r}")
     return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}

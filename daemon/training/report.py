@@ -31,8 +31,9 @@ WHAT_R2_MEANS = (
 WHAT_RIVALS_ARE = (
     "The ridge is one regression per instrument and horizon on the inputs that the model sees, fitted on all ticks "
     "before the test part. “Reset” is the same model with its state reset at every tick: what it lacks is what the "
-    "carried state is worth. “Drift” expects the mean move of the training part. Differences are paired: both "
-    "forecasts stand on the same draws of a block bootstrap over time, all instruments at once."
+    "ticks before are worth, carried in the state or seen in the window. “Drift” expects the mean move of the "
+    "training part. Differences are paired: both forecasts stand on the same draws of a block bootstrap over time, "
+    "all instruments at once."
 )
 WHAT_SPLITS_ARE = (
     "The parts follow each other in time, cut at the same moments for all instruments. A target counts only where it "
@@ -117,13 +118,14 @@ def _facts(collected: Collected, fold: Fold, options: TrainingOptions) -> Facts:
     ts = collected.times
     fitted = fold.fitted
     model = f"{options.layers} x {options.cell.upper()}({options.units}), loss {options.loss}, seed {options.seed}"
+    mode = "state carried through a session" if options.window is None else f"windows of {options.window} ticks"
     return Facts(
         [
             (
                 "ticks",
                 f"{collected.tick_count:,} of {len(fold.splits)} instruments, {_clock(ts[0])} to {_clock(ts[-1])}",
             ),
-            ("model", model),
+            ("model", f"{model}, {mode}"),
             ("columns", ", ".join(options.columns)),
             ("fitting", f"{fitted.epochs} epochs, the best was {fitted.best_epoch}, ended by {fitted.ended_by}"),
         ]

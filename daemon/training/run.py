@@ -125,6 +125,8 @@ def _manifest(fold: Fold, options: TrainingOptions) -> Manifest:
     first = min(int(split.track.ts[0]) for split in splits)
     last = max(int(split.track.ts[split.validation.end - 1]) for split in splits if split.validation.end)
     return Manifest(
+        mode=options.mode,
+        steps=options.window or 1,
         columns=fold.columns,
         outputs=fold.outputs,
         volatility_prior=fold.volatility_prior,

@@ -3,6 +3,9 @@
 A *stream* is one row of the batch: pieces of sequences one after the other, cut into chunks of `CHUNK_TICKS`. The
 state is carried from chunk to chunk, as in the daemon it is carried from tick to tick, and starts anew where a piece
 begins. Gradients stay within a chunk (truncated back-propagation, Williams and Peng 1990).
+
+In window mode a row of the batch is a window: one piece that ends at the tick it is about, begins with an empty state
+and is shorter where its session has just begun. Only its last row counts, so each tick costs a run over its window.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a batch sees at once; arrays have shapes (streams, CHUNK_TICKS, ...)."""
+    """What a batch sees at once; arrays have shapes (streams, ticks, ...), ticks being CHUNK_TICKS or a window's."""
 
     x: F32
     y: F32
@@ -57,6 +60,21 @@ class Chunk:
     keep: F32
     #: Which rows of which sequence stand in each stream; None where the stream is empty.
     source: tuple[Piece | None, ...]
+
+
+def shuffled(sequences: Sequence[SessionRows], streams: int, window: int | None, random: Generator) -> Iterator[Chunk]:
+    """Yield every row that has a target once, in an order of its own each time.
+
+    Parameters
+    ----------
+    window : ticks of a window; None where the state is carried
+    """
+    lengths = [len(rows.x) for rows in sequences]
+    if window is None:
+        return chunks(sequences, cut(lengths, streams, random), streams)
+    pieces = [piece for piece in window_pieces(lengths, window) if _counts(sequences, piece)]
+    random.shuffle(pieces)
+    return windows(sequences, pieces, streams, window)
 
 
 def cut(lengths: Sequence[int], streams: int, random: Generator) -> list[Piece]:
@@ -86,11 +104,41 @@ def chunks(sequences: Sequence[SessionRows], pieces: Sequence[Piece], streams: i
         yield _chunk(sequences, [row[step] if step < len(row) else None for row in rows])
 
 
-def _chunk(sequences: Sequence[SessionRows], parts: Sequence[tuple[Piece, bool] | None]) -> Chunk:
+def window_pieces(lengths: Sequence[int], window: int) -> list[Piece]:
+    """Return the window that each row ends, in order; none reaches across the begin of its sequence."""
+    return [
+        Piece(sequence, max(end - window, 0), end)
+        for sequence, length in enumerate(lengths)
+        for end in range(1, length + 1)
+    ]
+
+
+def windows(sequences: Sequence[SessionRows], pieces: Sequence[Piece], streams: int, window: int) -> Iterator[Chunk]:
+    """Yield windows side by side, in the order given; a short one stands on the left, as rows see no later ones."""
+    for low in range(0, len(pieces), streams):
+        x, y, weight = _blank(sequences, streams, window)
+        some = pieces[low : low + streams]
+        for row, piece in enumerate(some):
+            sequence, last = sequences[piece.sequence], piece.end - 1
+            at = last - piece.begin
+            x[row, : at + 1] = sequence.x[piece.begin : piece.end]
+            y[row, at], weight[row, at] = sequence.y[last], sequence.weight[last]
+        source = (*some, *[None] * (streams - len(some)))
+        yield Chunk(x, y, weight, np.zeros((streams, 1), np.float32), source)
+
+
+def _counts(sequences: Sequence[SessionRows], piece: Piece) -> bool:
+    return bool(sequences[piece.sequence].weight[piece.end - 1].any())
+
+
+def _blank(sequences: Sequence[SessionRows], streams: int, ticks: int) -> tuple[F32, F32, F32]:
     features, outputs = sequences[0].x.shape[1], sequences[0].y.shape[1]
-    x = np.zeros((len(parts), CHUNK_TICKS, features), np.float32)
-    y = np.zeros((len(parts), CHUNK_TICKS, outputs), np.float32)
-    weight = np.zeros_like(y)
+    x, y = (np.zeros((streams, ticks, width), np.float32) for width in (features, outputs))
+    return x, y, np.zeros_like(y)
+
+
+def _chunk(sequences: Sequence[SessionRows], parts: Sequence[tuple[Piece, bool] | None]) -> Chunk:
+    x, y, weight = _blank(sequences, len(parts), CHUNK_TICKS)
     keep: NDArray[np.float32] = np.ones((len(parts), 1), np.float32)
     for row, found in enumerate(parts):
         if found is None:

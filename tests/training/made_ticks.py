@@ -10,6 +10,11 @@ STEP_NS = 50_000_000
 START_NS = 1_704_067_200_000_000_000
 #: Standard deviation of one-tick log returns.
 SIGMA = 1e-4
+#: Order flow: what a side keeps of itself from trade to trade, what the pressure on the price keeps of itself, and how
+#: much of it, in standard deviations, moves the price at each tick.
+SIDE_KEEPS = 0.6
+PRESSURE_KEEPS = 0.95
+IMPACT = 0.04
 
 
 def trades(returns: np.ndarray, name: str = "MADE", **columns: Any) -> list[dict[str, Any]]:
@@ -58,3 +63,38 @@ def regimes(count: int, drift: float, spacing: int, seed: int = 0) -> tuple[list
         returns, size=np.where(events, 1000.0, 1.0).tolist(), aggressor=np.where(buys, "buy", "sell").tolist()
     )
     return ticks, mean
+
+
+def order_flow(count: int, seed: int = 0) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Return trades whose sides are seen and whose prices follow them late, with the pressure and the side after each.
+
+    Sides are a Markov chain: a trade has the side of the one before with probability ``(1 + SIDE_KEEPS) / 2``. Each
+    trade presses on the price by its side, and the pressure fades by ``PRESSURE_KEEPS`` a tick::
+
+        pressure[t] = PRESSURE_KEEPS pressure[t - 1] + side[t]
+        return[t]   = SIGMA (IMPACT pressure[t - 1] + noise[t])
+
+    Everything but the noise to come can be told from the ticks seen. The second array has shape (count, 2).
+    """
+    random = np.random.default_rng(seed)
+    turns = np.where(random.random(count) < (1 + SIDE_KEEPS) / 2, 1.0, -1.0)
+    sides = np.cumprod(turns)
+    pressure = np.empty(count)
+    last = 0.0
+    for number, side in enumerate(sides.tolist()):
+        last = PRESSURE_KEEPS * last + side
+        pressure[number] = last
+    # `trades` has the return of the next tick at each row
+    returns = SIGMA * (IMPACT * pressure + random.standard_normal(count))
+    ticks = trades(returns, size=[1.0] * count, aggressor=np.where(sides > 0, "buy", "sell").tolist())
+    return ticks, np.column_stack([pressure, sides])
+
+
+def order_flow_mean(known: np.ndarray, horizon: int) -> np.ndarray:
+    """Return the simulator's conditional mean of the log return over `horizon` ticks, in closed form.
+
+    From a tick on, the expected pressure and side move by a matrix; the return is the sum of the pressures on the way.
+    """
+    step = np.array([[PRESSURE_KEEPS, SIDE_KEEPS], [0.0, SIDE_KEEPS]])
+    powers = sum(np.linalg.matrix_power(step, ahead) for ahead in range(horizon))
+    return SIGMA * IMPACT * (known @ powers[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daemon.training.fit import LEARNING_RATE, STREAMS_MAX, STREAMS_MIN, EpochEnd, fit, stream_count
+from daemon.training.fit import LEARNING_RATE, STREAMS_MAX, STREAMS_MIN, WINDOW_ROWS_MAX, EpochEnd, fit, stream_count
 from daemon.training.streams import CHUNK_TICKS, SessionRows
 
 PATIENCE = 4
@@ -13,6 +13,8 @@ PATIENCE = 4
 
 class CountingNetwork:
     """Its one weight is the number of updates."""
+
+    window = None
 
     def __init__(self) -> None:
         self.updates = 0
@@ -96,3 +98,8 @@ def test_an_unknown_skill_still_leaves_weights_of_the_first_epoch():
 def test_more_ticks_run_in_more_streams_within_bounds():
     counts = [stream_count(rows) for rows in (1, 10_000, CHUNK_TICKS * 60 * 20, 10**8)]
     assert counts == [STREAMS_MIN, STREAMS_MIN, 20, STREAMS_MAX]
+
+
+def test_a_batch_of_windows_has_as_many_targets_as_one_of_chunks_and_bounded_rows():
+    assert stream_count(CHUNK_TICKS * 60 * 20, window=20) == 20 * CHUNK_TICKS
+    assert all(stream_count(10**8, window) * window <= WINDOW_ROWS_MAX for window in (2, 20, 1024))

@@ -12,7 +12,7 @@ import pytest
 from daemon.dev.market import PERSISTENCE, PULL, WALK, Market
 from daemon.training import TrainingOptions, train
 from daemon.training.scores import skill
-from tests.training.made_ticks import autoregressive, random_walk, regimes
+from tests.training.made_ticks import autoregressive, order_flow, order_flow_mean, random_walk, regimes
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.long]
 
@@ -58,6 +58,22 @@ def test_a_regime_that_only_memory_can_tell_is_told_and_a_reset_model_cannot(tmp
     assert best == pytest.approx(0.3**2 / (1 + 0.3**2), abs=0.01)
     assert report.skill[0] > SHARE * best
     assert report.skill_reset_every_tick[0] < 0.2 * best
+
+
+def test_order_flow_that_is_seen_is_forecast_almost_as_well_as_by_the_simulator_itself(tmp_path):
+    ticks, known = order_flow(40_000)
+    options = TrainingOptions(horizons=(1, 10), columns=("return", "signed_size"), units=16, layers=1, epochs=8)
+    report, fold = trained(ticks, options, tmp_path)
+    part = fold.splits[0].test
+    mean = np.column_stack([order_flow_mean(known, horizon) for horizon in options.horizons])
+    best = skill(part.target, mean[part.begin : part.end])
+    assert best[1] > 0.2
+    for column in range(2):
+        wanted = SHARE * best[column]
+        assert wanted < report.skill[column] < 1.05 * best[column]
+        # neither no change nor what sees one tick at a time gets there
+        assert 0.0 < report.skill_reset_every_tick[column] < 0.5 * wanted
+        assert report.skill_ridge[column] < 0.75 * wanted
 
 
 def test_order_flow_is_forecast_almost_as_well_as_what_is_seen_of_it_allows(tmp_path):

@@ -1,11 +1,12 @@
-"""Streams: every row of every sequence once, in order, with the state carried inside a piece and nowhere else."""
+"""Streams: every row of every sequence once, in order, with the state carried inside a piece and nowhere else; or as
+windows, each row as the end of one that stays in its session."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from daemon.training.streams import BURN_IN_TICKS, CHUNK_TICKS, Piece, SessionRows, chunks, cut
+from daemon.training.streams import BURN_IN_TICKS, CHUNK_TICKS, Piece, SessionRows, chunks, cut, shuffled
 
 LENGTHS = [1, 63, 64, 65, 1000, 7, 2500]
 
@@ -73,3 +74,28 @@ def test_rows_behind_the_end_of_a_piece_have_no_weight():
     (chunk,) = chunks(sessions(), [Piece(5, 0, 7)], 1)
     assert chunk.weight[0, :7].all()
     assert not chunk.weight[0, 7:].any()
+
+
+@pytest.mark.parametrize(("streams", "window"), [(1, 2), (50, 20), (5000, 65)])
+def test_each_row_with_a_target_ends_one_window_that_stays_in_its_session(streams, window):
+    rows = sessions()
+    rows[4].weight[:500] = 0.0
+    wanted = {(number, row) for number, length in enumerate(LENGTHS) for row in range(length)}
+    wanted -= {(4, row) for row in range(500)}
+    ends = []
+    for chunk in shuffled(rows, streams, window, np.random.default_rng(3)):
+        assert chunk.x.shape == (streams, window, 2)
+        assert not chunk.keep.any()
+        for stream, piece in enumerate(chunk.source):
+            if piece is None:
+                assert not chunk.weight[stream].any()
+                continue
+            last = min(piece.end, window) - 1  # short windows stand on the left
+            assert np.flatnonzero(chunk.weight[stream]).tolist() == [last]
+            found = [tuple(map(int, row)) for row in chunk.x[stream, : last + 1]]
+            assert found == [(piece.sequence, row) for row in range(piece.end - last - 1, piece.end)]
+            assert chunk.y[stream, last, 0] == piece.sequence
+            ends.append(found[-1])
+    assert len(ends) == len(wanted)
+    assert set(ends) == wanted
+    assert ends != sorted(ends)

@@ -39,11 +39,12 @@ def ticks() -> list[dict]:
     return market_ticks(16_000)
 
 
-@pytest.fixture(scope="module")
-def trained(ticks, tmp_path_factory):
-    """One run that has time to learn, with all it told its listener."""
+@pytest.fixture(scope="module", params=[{}, {"mode": "window", "steps": 8}], ids=["carried", "window"])
+def trained(request, ticks, tmp_path_factory):
+    """One run in each mode that has time to learn, with all it told its listener."""
     told: list[Progress] = []
-    options = replace(SMALL, units=16, epochs=8, columns=(*SMALL.columns, "ema:20:signed_size", "ema:20:imbalance"))
+    columns = (*SMALL.columns, "ema:20:signed_size", "ema:20:imbalance")
+    options = replace(SMALL, units=16, epochs=8, columns=columns, **request.param)
     report = train(ticks, options, tmp_path_factory.mktemp("training") / "bundle", told.append)
     return report, told
 
@@ -85,8 +86,10 @@ def skill_of(forecasts: list[dict], cut: int, column: int) -> float:
     return 1 - errors / moves
 
 
-def test_the_bundle_knows_how_wrong_it_is(trained):
+def test_the_bundle_knows_its_mode_and_how_wrong_it_is(trained, request):
     manifest = Bundle.load(trained[0].bundle).manifest
+    windowed = "window" in request.node.name
+    assert (manifest.mode, manifest.steps) == (("window", 8) if windowed else ("carried", 1))
     assert manifest.validation_variance > 0
     assert [output.horizon for output in manifest.outputs] == list(HORIZONS)
     for output in manifest.outputs:
@@ -201,6 +204,40 @@ def test_carried_states_give_what_the_plain_stack_gives_in_one_go(monkeypatch):
         assert np.allclose(found, np.array(plain(x[None]))[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("window", [3, 80])  # unrolled, and too long for that
+def test_windows_give_what_the_plain_stack_gives_on_each_of_them(monkeypatch, window):
+    from daemon.training import fit
+    from daemon.training.network import Network
+    from daemon.training.options import Shape
+
+    monkeypatch.setattr(fit, "WINDOW_ROWS_MAX", 17 * window)  # so that the last batch is not full
+    network = Network(3, ["mean", "mean"], Shape("gru", 2, 5, 0.0), seed=3, window=window)
+    random = np.random.default_rng(0)
+    network.set_weights([random.standard_normal(each.shape).astype(np.float32) / 2 for each in network.weights()])
+    sequences = [random.standard_normal((length, 3)).astype(np.float32) for length in (1, 90, 7)]
+    plain = network.plain_model()
+    for x, found in zip(sequences, fit.run_through(network, sequences, 2), strict=True):
+        for last in (0, 1, 2, 3, len(x) // 2, len(x) - 1):
+            if last < len(x):
+                seen = x[max(last + 1 - window, 0) : last + 1]
+                assert np.allclose(found[last], np.array(plain(seen[None]))[0, -1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 20}, "steps = 20 needs mode = window"),
+        ({"mode": "window", "steps": 1}, "steps = 1: give a whole number from 2 to 1024"),
+        ({"mode": "window", "steps": 2000}, "steps = 2000: give a whole number from 2 to 1024"),
+        ({"mode": "window", "steps": 500, "columns": ("return",) * 64}, "steps = 500: .* from 2 to 256"),
+        ({"mode": "rolling"}, "mode = rolling: give one of carried, window"),
+    ],
+)
+def test_windows_that_cannot_be_are_refused_with_what_can(options, message):
+    with pytest.raises(SettingsError, match=message):
+        replace(SMALL, **options)
+
+
 def interrupt_at(epoch: int):
     def listen(progress: Progress) -> None:
         if progress.epoch >= epoch and progress.stage != "judging":
@@ -292,6 +329,22 @@ def test_options_come_from_a_file_and_flags_go_before_it(ticks, tmp_path):
     assert found.exit_code == 0, found.output
     report = json.loads(found.stdout)
     assert (report["horizons"], report["epochs"]) == ([1, 10], 1)
+
+
+def test_the_mode_and_its_steps_come_from_the_file_or_from_flags(ticks, tmp_path):
+    path, options = tmp_path / "ticks.jsonl", tmp_path / "options.toml"
+    path.write_text("".join(json.dumps(tick) + "\n" for tick in ticks[:3000]))
+    options.write_text('horizons = [1]\nunits = 4\nlayers = 1\nepochs = 1\nmode = "window"\nsteps = 3\n')
+    arguments = [str(path), "--out", str(tmp_path / "bundle"), "--options", str(options)]
+    found = run(train_command.train, *arguments, "--steps", "5")
+    assert found.exit_code == 0, found.output
+    manifest = Bundle.load(tmp_path / "bundle").manifest
+    assert (manifest.mode, manifest.steps) == ("window", 5)
+    refused = run(train_command.train, *arguments, "--mode", "carried")
+    assert "steps = 3 needs mode = window" in str(refused.exception)
+    options.write_text("steps = 3.5\n")
+    refused = run(train_command.train, *arguments)
+    assert "steps = 3.5: give something like 20" in str(refused.exception)
 
 
 def test_files_and_a_topic_are_one_or_the_other(tmp_path):
