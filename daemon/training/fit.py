@@ -26,7 +26,8 @@ SETTLE_SHARE = 0.1
 #: Updates an epoch should have. Fewer rows side by side mean more of them, at more time per tick.
 UPDATES_WANTED = 60
 STREAMS_MIN, STREAMS_MAX = 8, 64
-#: Rows of all windows side by side, at most: bounds memory.
+#: Windows side by side, at least; and the rows of all of them, at most, which bounds memory.
+WINDOWS_MIN = 64
 WINDOW_ROWS_MAX = 2**15
 
 
@@ -122,9 +123,10 @@ def settle(network: Network, rows: Sequence[SessionRows], seed: int) -> None:
 
 
 def stream_count(rows: int, window: int | None = None) -> int:
-    """Return how many rows of the batch suit so many training ticks; with windows, as many targets for each update."""
-    streams = int(np.clip(rows // (CHUNK_TICKS * UPDATES_WANTED), STREAMS_MIN, STREAMS_MAX))
-    return streams if window is None else min(streams * CHUNK_TICKS, WINDOW_ROWS_MAX // window)
+    """Return how many rows of the batch suit so many training ticks."""
+    if window is not None:
+        return min(max(rows // UPDATES_WANTED, WINDOWS_MIN), WINDOW_ROWS_MAX // window)
+    return int(np.clip(rows // (CHUNK_TICKS * UPDATES_WANTED), STREAMS_MIN, STREAMS_MAX))
 
 
 def _epoch(network: Network, train: Sequence[SessionRows], random: np.random.Generator, rate: float) -> float:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daemon.training.fit import LEARNING_RATE, STREAMS_MAX, STREAMS_MIN, WINDOW_ROWS_MAX, EpochEnd, fit, stream_count
+from daemon.training.fit import (
+    LEARNING_RATE,
+    STREAMS_MAX,
+    STREAMS_MIN,
+    WINDOW_ROWS_MAX,
+    WINDOWS_MIN,
+    EpochEnd,
+    fit,
+    stream_count,
+)
 from daemon.training.streams import CHUNK_TICKS, SessionRows
 
 PATIENCE = 4
@@ -100,6 +109,6 @@ def test_more_ticks_run_in_more_streams_within_bounds():
     assert counts == [STREAMS_MIN, STREAMS_MIN, 20, STREAMS_MAX]
 
 
-def test_a_batch_of_windows_has_as_many_targets_as_one_of_chunks_and_bounded_rows():
-    assert stream_count(CHUNK_TICKS * 60 * 20, window=20) == 20 * CHUNK_TICKS
+def test_more_ticks_make_batches_of_more_windows_within_bounded_rows():
+    assert [stream_count(rows, 20) for rows in (1, 60 * 100)] == [WINDOWS_MIN, 100]
     assert all(stream_count(10**8, window) * window <= WINDOW_ROWS_MAX for window in (2, 20, 1024))

@@ -24,8 +24,9 @@ from daemon.model.selftest import self_test
 from daemon.training import Progress, TrainingOptions, train
 from daemon.training.collect import LIMITS
 from daemon.training.scales import in_units
+from daemon.training.scores import skill
 from tests.ticks import record
-from tests.training.made_ticks import random_walk
+from tests.training.made_ticks import order_flow, order_flow_mean, random_walk
 from tests.training.market_ticks import market_ticks
 
 pytestmark = pytest.mark.tensorflow
@@ -221,6 +222,19 @@ def test_windows_give_what_the_plain_stack_gives_on_each_of_them(monkeypatch, wi
             if last < len(x):
                 seen = x[max(last + 1 - window, 0) : last + 1]
                 assert np.allclose(found[last], np.array(plain(seen[None]))[0, -1], atol=1e-6)
+
+
+def test_a_model_of_windows_learns_from_the_ticks_before_the_last(tmp_path):
+    ticks, known = order_flow(8000)
+    options = replace(
+        SMALL, horizons=(10,), mode="window", steps=10, layers=1, epochs=4, columns=("return", "signed_size")
+    )
+    kept = []
+    report = train(ticks, options, tmp_path / "bundle", keep=kept.append)
+    part = kept[0].splits[0].test
+    best = skill(part.target, order_flow_mean(known, 10)[part.begin : part.end, None])[0]
+    assert report.skill[0] > 0.6 * best  # a linear fit on all that ten ticks show gets 0.78 of it
+    assert report.skill_reset_every_tick[0] < 0.4 * best
 
 
 @pytest.mark.parametrize(
