@@ -41,7 +41,7 @@ from daemon.core.spec import Output
 #: How far a miss widens a side, in scales of errors; a hit narrows it by a share of (1 - coverage) / 2 of that.
 STEP = 0.05
 #: A new track moves faster, by up to so many times, for about so many outcomes.
-HASTE = 8.0
+HASTE = 16.0
 HASTE_OUTCOMES = 20.0
 #: Weight of the newest outcome in the running mean square and zero-move share; more while there are few.
 WEIGHT = 0.005

@@ -10,7 +10,7 @@ session. Tracks stay.
 
 Which ticks are sampled: for horizon h those whose truth falls on a multiple of the horizon's stride, a power of two, so
 that the truths of all horizons come together and most ticks cost nothing. The stride is large enough that no horizon
-has more than `PENDING_MAX` forecasts waiting; that of short horizons is smaller while their tracks are new.
+has more than `PENDING_MAX` forecasts waiting.
 """
 
 from __future__ import annotations
@@ -31,12 +31,9 @@ from daemon.core.intervals import Track, Tracker
 #: Forecasts of one horizon that wait for their truth, at most; with 80 bytes each they are most of a snapshot beside
 #: the state. Twice as many tell little more, for neighbouring forecasts share most of their truth.
 PENDING_MAX = 8
-#: Between two sampled forecasts of a short horizon: while a track is new, and when it knows its place. With the second
-#: alone, quiet instruments (5,000 ticks) missed 8 % on a side in all; with the first alone, no less in the long run.
-STRIDE_NEW = 4
+#: Between two sampled forecasts of a short horizon. Every 4th while tracks are new was twice the work and missed no
+#: less once new tracks moved fast enough; with every 16th, single instruments missed more than 7 % on a side.
 STRIDE_MIN = 8
-#: Outcomes until a track counts as settled.
-NEW_OUTCOMES = 256.0
 #: Numbers of a correction.
 WIDTH = 4
 #: Bounds the table of turns. Horizons of more than PENDING_MAX times as many ticks sample while there is room.
@@ -76,9 +73,8 @@ class Scores:
     #: What the tracks make of forecasts, the `Correction` of one after the other; empty where nobody has looked yet.
     #: Replaced when a track moves, never written to: earlier rows of the batch keep theirs.
     corrections: array[float] = field(default_factory=lambda: array("d"), compare=False)
-    #: True once every track knows its errors, and until the first has settled.
+    #: True once every track knows its errors.
     known: bool = field(default=False, compare=False)
-    new: bool = field(default=True, compare=False)
 
     def drop(self) -> None:
         """Give up what waits: its truth would lie behind a reset."""
@@ -112,16 +108,15 @@ class Scorer:
         ]
         self._kinds = [output.kind for output in outputs]
         horizons = [output.horizon for output in outputs]
-        new, settled = ([stride(h, shortest) for h in horizons] for shortest in (STRIDE_NEW, STRIDE_MIN))
-        self._period_mask = max(settled) - 1
-        phases = range(max(settled))
+        strides = [stride(horizon) for horizon in horizons]
+        self._period_mask = max(strides) - 1
+        phases = range(max(strides))
         #: By the phase of a step: columns whose truth may have come.
-        self._due = [tuple(column for column, s in enumerate(new) if phase % s == 0) for phase in phases]
-        #: By the phase of a step, for settled and for new tracks: columns to sample, with their horizons.
-        self._settled, self._new = (
-            [tuple((c, h) for c, h in enumerate(horizons) if (phase + h) % strides[c] == 0) for phase in phases]
-            for strides in (settled, new)
-        )
+        self._due = [tuple(column for column, s in enumerate(strides) if phase % s == 0) for phase in phases]
+        #: By the phase of a step: columns to sample, with their horizons.
+        self._sampled = [
+            tuple((c, h) for c, h in enumerate(horizons) if (phase + h) % strides[c] == 0) for phase in phases
+        ]
 
     def start(self) -> Scores:
         """Return the scores of an instrument of which nothing is known yet."""
@@ -136,7 +131,7 @@ class Scorer:
         outlook : what the model says at them
         broken : rows that broke; they are neither truth nor forecast, and end what is pending
         """
-        mask, due = self._period_mask, self._due
+        mask, due, samples = self._period_mask, self._due, self._sampled
         new = tuple.__new__  # of a named tuple: half the time of its constructor
         in_force: list[array[float]] = []
         scored: list[Scored] = []
@@ -158,12 +153,11 @@ class Scorer:
             if due[phase] and whole:
                 self._settle(scores, due[phase], step, row.price, index, scored)
             in_force.append(scores.corrections)
-            sampled = (self._new if scores.new else self._settled)[phase]
-            if sampled and whole:
+            if samples[phase] and whole:
                 price, corrections, waiting = row.price, scores.corrections, scores.pending
                 offset, ts = row.offset, row.tick.ts
                 means, values, units, lows, highs = mean[index], value[index], unit[index], low[index], high[index]
-                for column, horizon in sampled:
+                for column, horizon in samples[phase]:
                     if len(waiting[column]) < PENDING_MAX:
                         at, each = WIDTH * column, units[column]
                         forecast = (
@@ -208,14 +202,13 @@ class Scorer:
             scored.append((index, column, forecast))
         if len(scored) > settled:
             scores.corrections = corrections
-            if not scores.known or (scores.new and scores.tracks[0].count >= NEW_OUTCOMES):
+            if not scores.known:
                 self.look(scores)
 
     def look(self, scores: Scores) -> None:
         """Find what the tracks make of forecasts: no ends as long as one of them does not know its errors."""
         pairs = list(zip(self._trackers, scores.tracks, strict=True))
         scores.known = all(tracker.knows(track) for tracker, track in pairs)
-        scores.new = scores.tracks[0].count < NEW_OUTCOMES or not scores.known
         corrections = [tracker.correction(track) for tracker, track in pairs]
         if not scores.known:
             corrections = [(-inf, inf, square, holds) for _, _, square, holds in corrections]
@@ -232,9 +225,9 @@ def published(forecaster: Forecaster, forecasts: Sequence[tuple[int, Pending]]) 
     return lower.tolist(), upper.tolist()
 
 
-def stride(horizon: int, shortest: int) -> int:
-    """Return how many ticks lie between two sampled forecasts of a horizon: a power of two, if `shortest` is one."""
-    found = shortest
+def stride(horizon: int) -> int:
+    """Return how many ticks lie between two sampled forecasts of a horizon: a power of two."""
+    found = STRIDE_MIN
     while found * PENDING_MAX < horizon and found < STRIDE_MAX:
         found *= 2
     return found
