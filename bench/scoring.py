@@ -26,7 +26,7 @@ from daemon.core.forecast import Forecaster, Levels, Outlook
 from daemon.core.intake import OrderLimits
 from daemon.core.pipeline import Pipeline, PipelineOptions
 from daemon.core.records import InputRecord
-from daemon.core.scores import Scorer
+from daemon.core.scores import WIDTH, Scorer
 from daemon.core.sessions import Never, Rules
 from daemon.model.bundle import Bundle
 from daemon.model.selftest import self_test
@@ -42,7 +42,7 @@ class Fixed(Scorer):
     def run(self, rows: Sequence[Any], outlook: Outlook, broken: Any) -> tuple[Levels, list[Any]]:
         scores = self.start()
         self.look(scores)
-        corrections = np.repeat(np.array([scores.corrections]), len(rows), axis=0)
+        corrections = np.repeat(np.array(scores.corrections).reshape(1, -1, WIDTH), len(rows), axis=0)
         return self._forecaster.levels(outlook, corrections), []
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from daemon.core.forecast import Forecaster
 from daemon.core.intake import Row
-from daemon.core.scores import STRIDE_NEW, Pending, stride
+from daemon.core.scores import Pending, stride
 from daemon.logs import facts, log
 
 F64 = NDArray[np.float64]
@@ -101,7 +101,7 @@ class LiveScores:
         skill = upper = coverage = width = None
         if len(rows) >= FEWEST and persistence.any():
             skill = 1 - float(error.sum() / persistence.sum())
-            lag = ceil(horizon / stride(horizon, STRIDE_NEW))
+            lag = ceil(horizon / stride(horizon))
             upper = skill + SURE * _standard_error(error - (1 - skill) * persistence, slot, lag) / float(
                 persistence.mean()
             )

@@ -97,9 +97,9 @@ def pipeline(
 
 @contextmanager
 def dense_scores() -> Iterator[None]:
-    """Let pipelines made in here score every forecast, as long as their tracks are new."""
+    """Let pipelines made in here score every forecast of short horizons."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("daemon.core.scores.STRIDE_NEW", 1)
+        patch.setattr("daemon.core.scores.STRIDE_MIN", 1)
         yield
 
 

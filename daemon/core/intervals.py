@@ -41,7 +41,7 @@ from daemon.core.spec import Output
 #: How far a miss widens a side, in scales of errors; a hit narrows it by a share of (1 - coverage) / 2 of that.
 STEP = 0.05
 #: A new track moves faster, by up to so many times, for about so many outcomes.
-HASTE = 8.0
+HASTE = 16.0
 HASTE_OUTCOMES = 20.0
 #: Weight of the newest outcome in the running mean square and zero-move share; more while there are few.
 WEIGHT = 0.005
@@ -101,7 +101,9 @@ class Tracker:
 
     def __init__(self, output: Output, *, scaled: bool, quantiled: bool, coverage: float) -> None:
         self._coverage = coverage
-        self._allowed = allowed = (1 - coverage) / 2
+        allowed = (1 - coverage) / 2
+        #: What an outcome adds to the count of misses beyond what was asked for.
+        self._miss, self._hit = 1 - allowed, -allowed
         bell = NormalDist().inv_cdf(1 - allowed)
         tails = _tails(output, allowed)
         mean_square = output.residual_variance
@@ -153,14 +155,14 @@ class Tracker:
             weight, step = WEIGHT, STEP
         mean_square += weight * (square - mean_square)
         track.mean_square = mean_square if mean_square > MEAN_SQUARE_MIN else MEAN_SQUARE_MIN
-        track.still += weight * (still - track.still)
+        track.still += weight * ((1.0 if still else 0.0) - track.still)
         if judged:
-            miss = below - self._allowed
+            miss = self._miss if below else self._hit
             track.low += step * miss
             debt = track.low_debt
             debt += miss - debt / MEMORY_OUTCOMES
             track.low_debt = debt if debt < DEBT_MAX else DEBT_MAX
-            miss = above - self._allowed
+            miss = self._miss if above else self._hit
             track.high += step * miss
             debt = track.high_debt
             debt += miss - debt / MEMORY_OUTCOMES

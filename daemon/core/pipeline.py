@@ -391,11 +391,10 @@ class Pipeline:
         self, batch: Batch, records: list[Record | None], rows: list[Row], found: Sequence[Scored]
     ) -> None:
         """Hand on the scored forecasts of all but the canary, as messages too where they are wanted."""
-        told = [(records[index], rows[index], column, forecast) for index, column, forecast in found]
-        batch.scored = [(row, column, forecast) for record, row, column, forecast in told if record is not None]
+        batch.scored = [(rows[index], column, each) for index, column, each in found if records[index] is not None]
         if not (self._write_score_messages and batch.scored):
             return
-        truths = [record for record, *_ in told if record is not None]
+        truths = [record for record in (records[index] for index, *_ in found) if record is not None]
         ends = published(self._forecaster, [(column, forecast) for _, column, forecast in batch.scored])
         for record, (row, column, forecast), lower, upper in zip(truths, batch.scored, *ends, strict=True):
             known, name, outcome = forecast.low != -inf, row.instrument.name, row.price

@@ -10,7 +10,7 @@ session. Tracks stay.
 
 Which ticks are sampled: for horizon h those whose truth falls on a multiple of the horizon's stride, a power of two, so
 that the truths of all horizons come together and most ticks cost nothing. The stride is large enough that no horizon
-has more than `PENDING_MAX` forecasts waiting; that of short horizons is smaller while their tracks are new.
+has more than `PENDING_MAX` forecasts waiting.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import inf, log
 from typing import NamedTuple
 
@@ -25,17 +26,16 @@ import numpy as np
 
 from daemon.core.forecast import Forecaster, Levels, Outlook
 from daemon.core.intake import Row
-from daemon.core.intervals import Correction, Track, Tracker
+from daemon.core.intervals import Track, Tracker
 
 #: Forecasts of one horizon that wait for their truth, at most; with 80 bytes each they are most of a snapshot beside
 #: the state. Twice as many tell little more, for neighbouring forecasts share most of their truth.
 PENDING_MAX = 8
-#: Between two sampled forecasts of a short horizon: while a track is new, and when it knows its place. With the second
-#: alone, quiet instruments (5,000 ticks) missed 8 % on a side in all; with the first alone, no less in the long run.
-STRIDE_NEW = 4
+#: Between two sampled forecasts of a short horizon. Every 4th while tracks are new was twice the work and missed no
+#: less once new tracks moved fast enough; with every 16th, single instruments missed more than 7 % on a side.
 STRIDE_MIN = 8
-#: Outcomes until a track counts as settled.
-NEW_OUTCOMES = 256.0
+#: Numbers of a correction.
+WIDTH = 4
 #: Bounds the table of turns. Horizons of more than PENDING_MAX times as many ticks sample while there is room.
 STRIDE_MAX = 4096
 
@@ -70,14 +70,11 @@ class Scores:
 
     tracks: list[Track]
     pending: list[list[Pending]]
-    #: What the tracks make of forecasts; empty where nobody has looked yet.
-    corrections: list[Correction] = field(default_factory=list, compare=False)
-    #: True once every track knows its errors, and until the first has settled.
+    #: What the tracks make of forecasts, the `Correction` of one after the other; empty where nobody has looked yet.
+    #: Replaced when a track moves, never written to: earlier rows of the batch keep theirs.
+    corrections: array[float] = field(default_factory=lambda: array("d"), compare=False)
+    #: True once every track knows its errors.
     known: bool = field(default=False, compare=False)
-    new: bool = field(default=True, compare=False)
-    #: Marks of the batch in work: its token, and the row of its table that `corrections` stands in.
-    batch: object = field(default=None, compare=False)
-    at: int = field(default=-1, compare=False)
 
     def drop(self) -> None:
         """Give up what waits: its truth would lie behind a reset."""
@@ -111,16 +108,15 @@ class Scorer:
         ]
         self._kinds = [output.kind for output in outputs]
         horizons = [output.horizon for output in outputs]
-        new, settled = ([stride(h, shortest) for h in horizons] for shortest in (STRIDE_NEW, STRIDE_MIN))
-        self._period_mask = max(settled) - 1
-        phases = range(max(settled))
+        strides = [stride(horizon) for horizon in horizons]
+        self._period_mask = max(strides) - 1
+        phases = range(max(strides))
         #: By the phase of a step: columns whose truth may have come.
-        self._due = [tuple(column for column, s in enumerate(new) if phase % s == 0) for phase in phases]
-        #: By the phase of a step, for settled and for new tracks: columns to sample, with their horizons.
-        self._settled, self._new = (
-            [tuple((c, h) for c, h in enumerate(horizons) if (phase + h) % strides[c] == 0) for phase in phases]
-            for strides in (settled, new)
-        )
+        self._due = [tuple(column for column, s in enumerate(strides) if phase % s == 0) for phase in phases]
+        #: By the phase of a step: columns to sample, with their horizons.
+        self._sampled = [
+            tuple((c, h) for c, h in enumerate(horizons) if (phase + h) % strides[c] == 0) for phase in phases
+        ]
 
     def start(self) -> Scores:
         """Return the scores of an instrument of which nothing is known yet."""
@@ -135,12 +131,9 @@ class Scorer:
         outlook : what the model says at them
         broken : rows that broke; they are neither truth nor forecast, and end what is pending
         """
-        batch, mask, due = object(), self._period_mask, self._due
+        mask, due, samples = self._period_mask, self._due, self._sampled
         new = tuple.__new__  # of a named tuple: half the time of its constructor
-        #: The corrections in force, each once, and which of them each row has.
-        table, count = array("d"), 0
-        extend = table.extend
-        places: list[int] = []
+        in_force: list[array[float]] = []
         scored: list[Scored] = []
         mean, value, unit = outlook.mean.tolist(), outlook.value.tolist(), outlook.unit.tolist()
         low = value if outlook.low is outlook.value else outlook.low.tolist()
@@ -159,21 +152,14 @@ class Scorer:
             phase = step & mask
             if due[phase] and whole:
                 self._settle(scores, due[phase], step, row.price, index, scored)
-            if scores.batch is not batch:
-                scores.batch, scores.at = batch, count
-                for correction in scores.corrections:
-                    extend(correction)
-                count += 1
-            places.append(scores.at)
-            sampled = (self._new if scores.new else self._settled)[phase]
-            if sampled and whole:
+            in_force.append(scores.corrections)
+            if samples[phase] and whole:
                 price, corrections, waiting = row.price, scores.corrections, scores.pending
                 offset, ts = row.offset, row.tick.ts
                 means, values, units, lows, highs = mean[index], value[index], unit[index], low[index], high[index]
-                for column, horizon in sampled:
+                for column, horizon in samples[phase]:
                     if len(waiting[column]) < PENDING_MAX:
-                        below, above, _, holds = corrections[column]
-                        each = units[column]
+                        at, each = WIDTH * column, units[column]
                         forecast = (
                             step + horizon,
                             offset,
@@ -182,19 +168,19 @@ class Scorer:
                             means[column],
                             values[column],
                             each,
-                            lows[column] + below * each,
-                            highs[column] + above * each,
-                            holds,
+                            lows[column] + corrections[at] * each,
+                            highs[column] + corrections[at + 1] * each,
+                            corrections[at + 3],
                         )
                         waiting[column].append(new(Pending, forecast))
-        in_force = np.frombuffer(table).reshape(count, len(self._trackers), -1)[np.array(places, np.intp)]
-        return self._forecaster.levels(outlook, in_force), scored
+        corrected = np.frombuffer(b"".join(in_force)).reshape(len(rows), -1, WIDTH)
+        return self._forecaster.levels(outlook, corrected), scored
 
     def _settle(
         self, scores: Scores, columns: Sequence[int], step: int, outcome: float, index: int, scored: list[Scored]
     ) -> None:
         """Score the forecasts whose truth this tick is, and move their tracks."""
-        settled = len(scored)
+        settled, corrections = len(scored), scores.corrections[:]
         log_outcome = log(outcome) if outcome > 0 else 0.0
         for column in columns:
             waiting = scores.pending[column]
@@ -207,28 +193,26 @@ class Scorer:
                 truth = log_outcome - log(price)  # their ratio could overflow
             else:
                 truth = outcome - price if kind == "difference" else outcome
-            scores.corrections[column] = self._trackers[column].learn(
-                scores.tracks[column],
-                (truth - value) / unit,
-                outcome == price,
-                low != -inf,
-                truth < low,
-                truth > high,
+            at = WIDTH * column
+            corrections[at], corrections[at + 1], corrections[at + 2], corrections[at + 3] = self._trackers[
+                column
+            ].learn(
+                scores.tracks[column], (truth - value) / unit, outcome == price, low != -inf, truth < low, truth > high
             )
             scored.append((index, column, forecast))
         if len(scored) > settled:
-            scores.batch = None
-            if not scores.known or (scores.new and scores.tracks[0].count >= NEW_OUTCOMES):
+            scores.corrections = corrections
+            if not scores.known:
                 self.look(scores)
 
     def look(self, scores: Scores) -> None:
         """Find what the tracks make of forecasts: no ends as long as one of them does not know its errors."""
         pairs = list(zip(self._trackers, scores.tracks, strict=True))
         scores.known = all(tracker.knows(track) for tracker, track in pairs)
-        scores.new = scores.tracks[0].count < NEW_OUTCOMES or not scores.known
-        scores.corrections = [tracker.correction(track) for tracker, track in pairs]
+        corrections = [tracker.correction(track) for tracker, track in pairs]
         if not scores.known:
-            scores.corrections = [(-inf, inf, square, holds) for _, _, square, holds in scores.corrections]
+            corrections = [(-inf, inf, square, holds) for _, _, square, holds in corrections]
+        scores.corrections = array("d", chain.from_iterable(corrections))
 
 
 def published(forecaster: Forecaster, forecasts: Sequence[tuple[int, Pending]]) -> tuple[list[float], list[float]]:
@@ -241,9 +225,9 @@ def published(forecaster: Forecaster, forecasts: Sequence[tuple[int, Pending]]) 
     return lower.tolist(), upper.tolist()
 
 
-def stride(horizon: int, shortest: int) -> int:
-    """Return how many ticks lie between two sampled forecasts of a horizon: a power of two, if `shortest` is one."""
-    found = shortest
+def stride(horizon: int) -> int:
+    """Return how many ticks lie between two sampled forecasts of a horizon: a power of two."""
+    found = STRIDE_MIN
     while found * PENDING_MAX < horizon and found < STRIDE_MAX:
         found *= 2
     return found

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from daemon.core.forecast import Forecaster, Levels
-from daemon.core.scores import Scorer
+from daemon.core.scores import WIDTH, Scorer
 from daemon.core.spec import Output
 from tests.ticks import model
 
@@ -25,7 +25,7 @@ def beginning(made: Forecaster) -> np.ndarray:
     scorer = Scorer(made)
     scores = scorer.start()
     scorer.look(scores)
-    return np.array([scores.corrections])
+    return np.array(scores.corrections).reshape(1, -1, WIDTH)
 
 
 @pytest.mark.parametrize(

@@ -62,15 +62,8 @@ def test_every_sampled_forecast_is_scored_once_at_its_horizon_however_the_ticks_
     assert found == expected
     ids = Counter((json.loads(value)["id"], json.loads(value)["horizon"]) for value in expected)
     assert set(ids.values()) == {1}
-    # While tracks are new: every 4th tick, every 8th of the longest horizon.
-    assert Counter(horizon for _, horizon in ids) == {1: 149, 5: 148, 10: 147, 50: 68}
-
-
-def test_settled_tracks_sample_half_as_often() -> None:
-    batches = run(pipeline(model(outputs=KNOWN), scores=True), ticks(2000))
-    of_first = [int(score.id.rpartition("-")[2]) for score in scores(batches) if score.horizon == 1]
-    assert set(np.diff(of_first[:200])) == {4}
-    assert set(np.diff(of_first[-50:])) == {8}
+    # Every 8th tick.
+    assert Counter(horizon for _, horizon in ids) == {1: 74, 5: 74, 10: 73, 50: 68}
 
 
 def test_what_is_sampled_is_a_function_of_the_instruments_own_ticks() -> None:
@@ -84,16 +77,16 @@ def test_what_is_sampled_is_a_function_of_the_instruments_own_ticks() -> None:
 
 def test_a_session_drops_what_is_pending_and_keeps_what_was_learned() -> None:
     made = pipeline(model(outputs=KNOWN), scores=True)
-    run(made, ticks(500, session="a"))
+    run(made, ticks(504, session="a"))
     kept = made.held(0, "A").scores
     assert all(kept.pending)
     learned = [track.count for track in kept.tracks]
-    (first,) = payloads(made.advance(records([raw(600, price=100.0, session="b")], start=500)))
+    (first,) = payloads(made.advance(records([raw(600, price=100.0, session="b")], start=504)))
     assert first["reset"] == ResetCause.SESSION
     assert not any(kept.pending)
     assert [track.count for track in kept.tracks] == learned
-    later = [made.advance(records([raw(601 + n, price=200.0, session="b")], start=501 + n)) for n in range(60)]
-    assert {score.id for score in scores(later)} <= {f"ticks-0-{offset}" for offset in range(500, 561)}
+    later = [made.advance(records([raw(601 + n, price=200.0, session="b")], start=505 + n)) for n in range(60)]
+    assert {score.id for score in scores(later)} <= {f"ticks-0-{offset}" for offset in range(504, 565)}
 
 
 def test_an_operators_reset_forgets_all_of_it() -> None:
@@ -106,8 +99,8 @@ def test_an_operators_reset_forgets_all_of_it() -> None:
 def test_a_model_without_figures_has_an_interval_once_enough_outcomes_came() -> None:
     found = [each for batch in run(pipeline(), ticks(400)) for each in payloads(batch)]
     known = [each["lower"] is not None for each in found]
-    assert not any(known[:128])
-    assert all(known[140:])
+    assert not any(known[:256])
+    assert all(known[270:])
     assert [each["variance"] is not None for each in found] == known
     assert found[-1]["lower"] < found[-1]["mean"] < found[-1]["upper"]  # type: ignore[operator]
 
@@ -121,13 +114,13 @@ def test_the_interval_holds_the_price_where_it_mostly_stands_still_and_never_cro
     found = [each for batch in run(pipeline(model(outputs=KNOWN)), values) for each in payloads(batch)]
     for each in found:
         assert all(low <= mean <= up for low, mean, up in zip(each["lower"], each["mean"], each["upper"], strict=True))
-    for each in found[500:]:
+    for each in found[1500:]:
         assert each["lower"][0] <= each["price"] <= each["upper"][0]
 
 
 def test_either_side_misses_a_twentieth_of_all_ticks_not_only_of_the_sampled_ones() -> None:
     rng = np.random.default_rng(11)
-    price = 100 * np.exp(np.cumsum(rng.standard_normal(12_000) * np.repeat([1e-4, 5e-4, 2e-4], 4000)))
+    price = 100 * np.exp(np.cumsum(rng.standard_normal(24_000) * np.repeat([1e-4, 5e-4, 2e-4], 8000)))
     values = [raw(n, price=float(each)) for n, each in enumerate(price)]
     # Means next to nothing: an interval that holds its mean misses less on one side where the model is far off.
     outputs = [Output(h, scale=1e-7, residual_variance=1e6 * h) for h in HORIZONS]
@@ -160,7 +153,7 @@ def test_no_horizon_has_more_forecasts_waiting_than_there_is_room_for(horizon: i
         made.advance(records(ticks(100, start=at), start=at))
         (waiting,) = made.held(0, "A").scores.pending
         assert len(waiting) <= PENDING_MAX
-    assert stride(horizon, 8) <= STRIDE_MAX
+    assert stride(horizon) <= STRIDE_MAX
 
 
 def test_a_snapshot_of_the_default_model_stays_under_4_kib() -> None:
@@ -174,7 +167,7 @@ def test_a_snapshot_of_the_default_model_stays_under_4_kib() -> None:
         waiting = decode("X", message.value).instrument.scores.pending
         sizes[sum(map(len, waiting))] = len(message.value)
     assert len(FeatureTable(columns, 1e-4).start) > 30
-    assert max(sizes) == 1 + 2 + 3 + 7
+    assert max(sizes) == 1 + 1 + 2 + 7
     assert 2500 < max(sizes.values()) < 4096
 
 
