@@ -16,7 +16,7 @@ from daemon.core.step import F32
 from daemon.doctor.finding import Check, Measurement, Outcome, judge, register
 from daemon.doctor.leakage import LEAKING
 from daemon.doctor.linear import ridge, single_r2s
-from daemon.doctor.worth import RANDOM_WALK, interval_of
+from daemon.doctor.worth import RANDOM_WALK, interval_of, worth_of
 from daemon.judging.blocks import Estimate
 
 F64 = NDArray[np.float64]
@@ -133,7 +133,7 @@ def random_targets(simple: Sequence[Estimate]) -> Outcome:
     if not known:
         return judge(RANDOM_WALK, [], otherwise="too few samples")
     detail = ", ".join(f"y {at}: {interval_of(each)}" for at, each in known)
-    return judge(RANDOM_WALK, [Measurement(max(each.low for _, each in known), detail=f"R² of {detail}")])
+    return judge(RANDOM_WALK, [Measurement(max(worth_of(each) for _, each in known), detail=f"R² of {detail}")])
 
 
 def collapsed(answer: F32 | None, truth: F64, simple: Sequence[Estimate]) -> Outcome:

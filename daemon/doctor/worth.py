@@ -11,15 +11,19 @@ from daemon.doctor.linear import returns_ahead, ridge
 from daemon.judging.blocks import Estimate
 from daemon.training.collect import Track
 
+#: Below this, what a regression finds in some thousand rows of a random walk by chance. A larger figure whose interval
+#: holds 0 is unsure, but no reason to call "no change" the right forecast.
+RANDOM_WALK_R2 = 0.005
+
 RANDOM_WALK = register(
     Check(
         code="random_walk",
         of=("data", "model"),
         severity="note",
         title="returns have no measurable predictability; 'no change' is the right forecast, and a constant no defect",
-        measures="lower end of the 95 % interval of the R² that a ridge over all columns reaches on the last 30 %, at "
-        "its best horizon or output",
-        limit=0.0,
+        measures="R² that a ridge over all columns reaches on the last 30 %, at its best horizon or output; one whose "
+        "95 % interval lies above 0 counts as the limit at least",
+        limit=RANDOM_WALK_R2,
         beyond="below",
         form="number",
         remedy="do not judge a model by how much its forecasts move; give other columns or horizons, or more ticks",
@@ -27,6 +31,11 @@ RANDOM_WALK = register(
 )
 
 ROWS_MIN = 400
+
+
+def worth_of(estimate: Estimate) -> float:
+    """Return how much a predictor explains, as `RANDOM_WALK` measures it: what is sure is something."""
+    return max(estimate.value, RANDOM_WALK_R2) if estimate.low > 0 else estimate.value
 
 
 def random_walks(tracks: Sequence[Track], horizons: Sequence[int]) -> Outcome:
@@ -38,7 +47,7 @@ def random_walks(tracks: Sequence[Track], horizons: Sequence[int]) -> Outcome:
         estimates = {horizon: ridge(track.features, returns_ahead(track, horizon), horizon)[1] for horizon in horizons}
         known = {horizon: each for horizon, each in estimates.items() if np.isfinite(each.low)}
         if known:
-            best = max(each.low for each in known.values())
+            best = max(map(worth_of, known.values()))
             detail = ", ".join(f"{horizon}: {interval_of(each)}" for horizon, each in known.items())
             found.append(Measurement(best, track.name, detail=f"R² by ticks ahead {detail}"))
     return judge(RANDOM_WALK, found, otherwise=f"no instrument has {ROWS_MIN} accepted ticks that move")

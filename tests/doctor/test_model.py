@@ -303,7 +303,8 @@ def track(count: int, resets: list[int]) -> Track:
     ts = np.arange(count, dtype=np.int64) * 10**9
     started = np.isin(np.arange(count), resets)
     features = np.arange(count, dtype=float)[:, None]
-    return Track("A", ts, np.exp(np.arange(count) * 1e-3), started, features)
+    returns = np.where(started, 0.0, 1e-3)
+    return Track("A", ts, np.exp(np.arange(count) * 1e-3), started, returns, features)
 
 
 def test_windows_and_targets_stay_within_a_session():

@@ -263,28 +263,29 @@ def test_status_of_a_topic_that_is_not_there_is_an_error(kafka: str):
 
 
 def test_commands_create_check_and_show_topics(kafka: str, tmp_path: Path):
-    topics = topic_names("commands")
+    names = topic_names("commands").model_dump()
+    names["scores"] = names["ticks"] + "-scores"
     config = tmp_path / "tickcast.toml"
-    lines = [f'{role} = "{name}"' for role, name in topics.model_dump().items()]
+    lines = [f'{role} = "{name}"' for role, name in names.items()]
     config.write_text("\n".join([f'[kafka]\nbootstrap_servers = "{kafka}"', "[topics]", *lines]))
 
     missing = tickcast("topics", "check", "--config", str(config))
     assert missing.returncode == TopicError.exit_code
-    assert missing.stderr.count("problem: ") == 4
+    assert missing.stderr.count("problem: ") == 5
     for verb in ("created", "was there"):
         created = tickcast("topics", "create", "--config", str(config), "--partitions", "2")
         assert created.returncode == 0, created.stderr
-        assert created.stdout.splitlines() == [f"{name} {verb}" for name in topics.model_dump().values()]
+        assert created.stdout.splitlines() == [f"{name} {verb}" for name in names.values()]
     grown = tickcast("topics", "grow", "--config", str(config), "--partitions", "2")
-    assert (grown.returncode, grown.stdout.count("has 2 partitions already")) == (0, 4), grown.stderr
+    assert (grown.returncode, grown.stdout.count("has 2 partitions already")) == (0, 5), grown.stderr
     assert tickcast("topics", "grow", "--config", str(config), "--partitions", "1").returncode == TopicError.exit_code
     found = json.loads(tickcast("topics", "check", "--config", str(config), "--json").stdout)
     assert found["problems"] == []
     assert {role: (topic["name"], topic["partitions"]) for role, topic in found["topics"].items()} == {
-        role: (name, 2) for role, name in topics.model_dump().items()
+        role: (name, 2) for role, name in names.items()
     }
     status = tickcast("status", "--config", str(config), "--json")
     assert [row["partition"] for row in json.loads(status.stdout)["partitions"]] == [0, 1]
     table = tickcast("status", "--config", str(config)).stdout.splitlines()
-    assert table[1].split() == ["partition", "owner", "phase", "committed", "end", "lag", "revision"]
-    assert table[2].split() == ["0", "-", "unassigned", "-", "0", "-", "-"]
+    assert table[1].split() == ["partition", "owner", "phase", "committed", "end", "lag", "model", "revision"]
+    assert table[2].split() == ["0", "-", "unassigned", "-", "0", "-", "-", "-"]

@@ -388,6 +388,7 @@ def files(tmp_path_factory, layers, stateful):
     two_inputs(layers).save(folder / "two_inputs.keras")
     built(layers.LSTM(4), layers.Lambda(lambda x: x * 2)).save(folder / "lambda.keras")
     (folder / "text.keras").write_text("this is no model")
+    (folder / "model.pkl").write_bytes(b"\x80\x04N.")
     return folder
 
 
