@@ -287,5 +287,5 @@ def test_commands_create_check_and_show_topics(kafka: str, tmp_path: Path):
     status = tickcast("status", "--config", str(config), "--json")
     assert [row["partition"] for row in json.loads(status.stdout)["partitions"]] == [0, 1]
     table = tickcast("status", "--config", str(config)).stdout.splitlines()
-    assert table[1].split() == ["partition", "owner", "phase", "committed", "end", "lag", "model", "revision"]
+    assert table[1].split() == ["partition", "owner", "phase", "committed", "end", "lag", "revision", "model"]
     assert table[2].split() == ["0", "-", "unassigned", "-", "0", "-", "-", "-"]
