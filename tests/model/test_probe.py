@@ -479,7 +479,7 @@ def test_budget_too_small_for_the_converted_step_is_wrong_use(files, monkeypatch
     [
         ("absent.keras", "no model file at"),
         ("text.keras", "cannot load"),
-        ("model.pkl", "expected a .keras or .h5 model file"),
+        ("model.pkl", "it is a pickle, which runs code when it is opened"),
         ("lambda.keras", "ambda"),
         ("two_inputs.keras", "has 2 inputs; one is supported"),
     ],
