@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.doctor.finding import Check, Measurement, Outcome, judge, register
-from daemon.doctor.linear import ROWS_MIN, SPLIT, returns_ahead, ridge, single_r2s
+from daemon.doctor.linear import ROWS_MIN, SPLIT, ridge, single_r2s
 from daemon.training.collect import Track
+from daemon.training.dataset import returns_ahead
 
 F64 = NDArray[np.float64]
 
@@ -128,7 +129,7 @@ def _leaks(track: Track, x: F64, names: Sequence[str]) -> list[Measurement]:
     best = np.full(len(names), -np.inf)
     ahead = np.zeros(len(names), np.intp)
     for horizon in HORIZONS:
-        target = returns_ahead(track, horizon)
+        target = returns_ahead(track, 0, len(track.ts), [horizon])[:, 0]
         together = ridge(x, target, horizon)[1].value
         r2s = np.nan_to_num([*single_r2s(x, target, horizon), together], nan=-np.inf)
         ahead = np.where(r2s > best, horizon, ahead)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from daemon.judging.blocks import Estimate
 from daemon.judging.statistics import r2
-from daemon.training.collect import Track
 
 F64 = NDArray[np.float64]
 
@@ -22,18 +21,6 @@ RIDGE_PENALTY = 10.0
 ROWS_MIN = 100
 #: Standardised values are bounded to this: a single outlier must not decide a regression.
 CLIP = 20.0
-
-
-def returns_ahead(track: Track, horizon: int) -> F64:
-    """Return the log return over the next `horizon` ticks, shape (ticks,); NaN across sessions and at the end."""
-    target = np.full(len(track.price), np.nan)
-    if horizon >= len(track.price):
-        return target
-    session = np.cumsum(track.resets)
-    log_price = np.log(track.price)
-    moves = log_price[horizon:] - log_price[:-horizon]
-    target[:-horizon] = np.where(session[horizon:] == session[:-horizon], moves, np.nan)
-    return target
 
 
 def ridge(x: F64, target: F64, horizon: int, split: float = SPLIT) -> tuple[F64, Estimate]:

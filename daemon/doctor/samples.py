@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.core.step import F32
-from daemon.doctor.linear import SPLIT, returns_ahead
+from daemon.doctor.linear import SPLIT
 from daemon.errors import TickFileError
 from daemon.training.collect import Track
+from daemon.training.dataset import returns_ahead
 
 Index = NDArray[np.intp]
 
@@ -119,7 +120,7 @@ def cut_windows(
     """
     rows, targets, ends, times, offset = [], [], [], [], 0
     for track in tracks:
-        target = np.stack([returns_ahead(track, horizon) for horizon in horizons], axis=1)
+        target = returns_ahead(track, 0, len(track.ts), horizons)
         since = _ticks_since_reset(track.resets)
         usable = np.flatnonzero(np.isfinite(target).all(axis=1) & (since >= steps - 1))
         rows.append(track.features)

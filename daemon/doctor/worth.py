@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from daemon.doctor.finding import Check, Measurement, Outcome, judge, register
-from daemon.doctor.linear import returns_ahead, ridge
+from daemon.doctor.linear import ridge
 from daemon.judging.blocks import Estimate
 from daemon.training.collect import Track
+from daemon.training.dataset import returns_ahead
 
 #: Below this, what a regression finds in some thousand rows of a random walk by chance. A larger figure whose interval
 #: holds 0 is unsure, but no reason to call "no change" the right forecast.
@@ -44,7 +45,11 @@ def random_walks(tracks: Sequence[Track], horizons: Sequence[int]) -> Outcome:
     for track in tracks:
         if len(track.ts) < ROWS_MIN:
             continue
-        estimates = {horizon: ridge(track.features, returns_ahead(track, horizon), horizon)[1] for horizon in horizons}
+        targets = returns_ahead(track, 0, len(track.ts), horizons).T
+        estimates = {
+            horizon: ridge(track.features, target, horizon)[1]
+            for horizon, target in zip(horizons, targets, strict=True)
+        }
         known = {horizon: each for horizon, each in estimates.items() if np.isfinite(each.low)}
         if known:
             best = max(map(worth_of, known.values()))

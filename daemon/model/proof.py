@@ -11,8 +11,7 @@ before each, and its own fixed batch and time are kept to. A failed proof writes
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ from daemon.errors import BundleError
 from daemon.model.facts import Facts
 from daemon.model.keras_graph import Graph
 from daemon.model.keras_rules import first_line
+from daemon.model.keras_states import states_kept
 from daemon.model.selftest import TOLERANCE
 from daemon.model.window_step import WindowStep
 
@@ -84,13 +84,8 @@ class Original:
         return np.concatenate(answers, axis=1), list(at)
 
     def _ask(self, x: F32) -> F32:
-        parts: list[Any] = []
-        low = 0
-        for tensor in self._model.inputs:
-            part = x[:, :, low : low + tensor.shape[-1]]
-            parts.append(part if len(tensor.shape) == 3 else part[:, -1])
-            low += tensor.shape[-1]
-        inputs = parts if len(parts) > 1 else parts[0]
+        """Ask for sequences, or for their last ticks where the model has no time; a graph's model has one input."""
+        inputs = x if len(self._model.inputs[0].shape) == 3 else x[:, -1]
         y = np.asarray(self._call(inputs), np.float32)
         return y if y.ndim == 3 else y[:, np.newaxis]
 
@@ -115,16 +110,6 @@ class Original:
         parts = np.split(initial_state, edges)
         return [np.tile(part, (variable.shape[0], 1)) for variable, part in zip(self._variables, parts, strict=True)]
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Give the model its states back at the end."""
-        kept = [np.array(variable) for variable in self._variables]
-        try:
-            yield
-        finally:
-            for variable, value in zip(self._variables, kept, strict=True):
-                variable.assign(value)
-
 
 def keeps_all_states(facts: Facts) -> bool:
     """Tell whether every recurrent layer of the original keeps its state, and so can be given one to start from."""
@@ -146,7 +131,7 @@ def prove(graph: Graph, facts: Facts, step: Step, draw: Callable[[int], F32], in
     """
     original = Original(graph, facts, initial_state)
     before = weights_digest(graph.model)
-    with original.kept():
+    with states_kept(graph.model):
         proof = (_windows if isinstance(step, WindowStep) else _carried)(original, facts, step, draw)
     if weights_digest(graph.model) != before:
         raise BundleError(

@@ -181,9 +181,7 @@ def _rewritten(value: Any, free: _Change) -> Any:
         return [_rewritten(item, free) for item in value]
     if not isinstance(value, dict):
         return value
-    fresh = {
-        key: _rewritten(item, free) for key, item in value.items() if key not in ("build_config", "compile_config")
-    }
+    fresh = {key: _rewritten(item, free) for key, item in value.items() if key not in _LEFT_OUT}
     for key in _SHAPES:
         if isinstance(fresh.get(key), list):
             fresh[key] = free(fresh[key])

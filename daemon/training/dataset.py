@@ -85,12 +85,17 @@ def split_in_time(collected: Collected, share: float, horizons: Sequence[int], u
 def _split(track: Track, cuts: Sequence[int], horizons: Sequence[int]) -> Split:
     first, second, end = (int(at) for at in np.searchsorted(track.ts, cuts))
     bounds = ((0, first), (first, second), (second, end))
-    train, validation, test = (Part(low, high, _targets(track, low, high, horizons)) for low, high in bounds)
+    train, validation, test = (Part(low, high, returns_ahead(track, low, high, horizons)) for low, high in bounds)
     return Split(track, train, validation, test)
 
 
-def _targets(track: Track, begin: int, end: int, horizons: Sequence[int]) -> F64:
-    """Compute log returns of the reference price to each horizon, from the prices of these rows alone."""
+def returns_ahead(track: Track, begin: int, end: int, horizons: Sequence[int]) -> F64:
+    """Compute log returns of the reference price to each horizon, from the prices of these rows alone.
+
+    Returns
+    -------
+    float64 array, shape (end - begin, horizons); NaN where the tick is not among these rows, or in another session
+    """
     target = np.full((end - begin, len(horizons)), np.nan)
     log_price = np.log(track.price[begin:end])
     session = np.cumsum(track.resets[begin:end])

@@ -84,10 +84,6 @@ class Trial:
         return len(self.answers)
 
     @property
-    def cut_short(self) -> bool:
-        return self.count < self.planned
-
-    @property
     def is_enough(self) -> bool:
         return self.count >= self.enough
 
