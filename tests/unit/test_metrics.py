@@ -18,8 +18,10 @@ from daemon.core.records import Message
 from daemon.dev.tables import TABLES, filled
 from daemon.errors import SettingsError
 from daemon.health import Health, HealthServer
-from daemon.metrics import BatchHistogram, Metrics, Watch
+from daemon.histogram import BatchHistogram
+from daemon.metrics import Metrics
 from daemon.spread import FEWEST, OTHER, WINDOW, PredictionSpread
+from daemon.watched import Watch
 from schemas import Reason, ResetCause
 
 
