@@ -1,0 +1,108 @@
+"""Asks a Prometheus what the panels would show, and says it as a list: no Grafana is needed for that."""
+
+from __future__ import annotations
+
+import json
+import math
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from daemon.dev.dashboards.grafana import Dashboard, Panel, Query
+
+#: What Grafana would put for its variables: everything, and four scrapes.
+VARIABLES = {"$job": ".+", "$instance": ".+", "$instrument": ".+", "$__rate_interval": "20s"}
+#: Series of one query that are written out.
+SERIES_MAX = 12
+TIMEOUT_SECONDS = 30.0
+
+
+class Prometheus:
+    """A server that answers queries.
+
+    Parameters
+    ----------
+    url : e.g. ``http://127.0.0.1:9090``
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+
+    def query(self, expr: str) -> list[tuple[dict[str, str], float]]:
+        """Return the labels and present value of every series of a query.
+
+        Raises
+        ------
+        OSError : nobody answers, or the query is refused
+        """
+        body = urllib.parse.urlencode({"query": expr}).encode()
+        with urllib.request.urlopen(f"{self._url}/api/v1/query", body, TIMEOUT_SECONDS) as answer:  # noqa: S310
+            found = json.loads(answer.read())["data"]["result"]
+        return [(each["metric"], float(each["value"][1])) for each in found]
+
+
+def filled(query: Query) -> str:
+    """Return a query with its variables filled in."""
+    expr = query.selected
+    for name, value in VARIABLES.items():
+        expr = expr.replace(name, value)
+    return expr
+
+
+def listed(dashboard: Dashboard, prometheus: Prometheus) -> Iterator[str]:
+    """Yield a dashboard as Markdown: a heading, a list of panels for each row, and what each shows now."""
+    yield f"## {dashboard.title}"
+    yield ""
+    yield dashboard.description
+    for row in dashboard.rows:
+        yield ""
+        yield f"### {row.title}"
+        yield ""
+        for panel in row.panels:
+            shown = "; ".join(text for query in panel.queries for text in _values(panel, query, prometheus))
+            yield f"- **{panel.title}**: {shown or 'no data'}"
+    yield ""
+
+
+def _values(panel: Panel, query: Query, prometheus: Prometheus) -> Iterator[str]:
+    found = prometheus.query(filled(query))
+    for labels, value in found[:SERIES_MAX]:
+        if panel.kind == "table":
+            yield ", ".join(f"{name} {text}" for name, text in labels.items() if name != "__name__")
+            continue
+        yield f"{_legend(query.legend, labels)} {with_unit(value, panel.unit)}".strip()
+    if len(found) > SERIES_MAX:
+        yield f"and {len(found) - SERIES_MAX} more"
+
+
+def _legend(legend: str, labels: Mapping[str, str]) -> str:
+    for name, value in labels.items():
+        legend = legend.replace("{{" + name + "}}", value)
+    return legend
+
+
+def with_unit(value: float, unit: str) -> str:
+    """Return a number as Grafana would write it: three figures, in its unit."""
+    if math.isnan(value):
+        return "nothing yet"
+    if unit == "percentunit":
+        return f"{_short(100 * value)} %"
+    if unit == "bytes":
+        return f"{_short(value / 2**20)} MiB"
+    if unit == "s":
+        return _duration(value)
+    return _short(value) + unit.removeprefix("suffix:").replace(" /s", "/s") if unit != "none" else _short(value)
+
+
+def _duration(seconds: float) -> str:
+    for size, name in ((365.25 * 86400, "years"), (86400, "days"), (3600, "h"), (60, "min")):
+        if abs(seconds) >= 2 * size:
+            return f"{_short(seconds / size)} {name}"
+    return f"{_short(seconds)} s" if abs(seconds) >= 1 else f"{_short(1000 * seconds)} ms"
+
+
+def _short(value: Any) -> str:
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
