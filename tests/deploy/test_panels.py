@@ -46,7 +46,7 @@ def stage(kafka: str, pytestconfig: pytest.Config, tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="module")
 def exposition(stage: Stage) -> str:
     """What the daemon says once it has answered ticks."""
-    await_that(lambda: 'prediction_variance{instrument="FLOW1"}' in stage.daemon.exposition(), stage.daemon.tail)
+    await_that(lambda: "tickcast_prediction_variance{" in stage.daemon.exposition(), stage.daemon.tail)
     return stage.daemon.exposition()
 
 
@@ -63,7 +63,7 @@ def names_in(expr: str) -> set[str]:
 
 @pytest.mark.parametrize("panel", PANELS)
 def test_every_panel_shows_something(stage: Stage, panel: Panel) -> None:
-    for query in panel.queries:
+    for query in panel.queries.values():
         expr = filled(query)
 
         def shown(expr: str = expr) -> bool:
@@ -79,7 +79,7 @@ def test_every_series_that_is_asked_for_exists(exposition: str) -> None:
         for group in yaml.safe_load((SHIPPED / file).read_text("utf-8"))["groups"]
         for rule in group["rules"]
     ]
-    panels = (query.expr for dashboard in DASHBOARDS for panel in dashboard.panels for query in panel.queries)
+    panels = (query for dashboard in DASHBOARDS for panel in dashboard.panels for query in panel.queries.values())
     asked = set().union(*map(names_in, [*(rule["expr"] for rule in rules), *panels]))
     recorded = {rule["record"].partition(":")[2].rpartition(":")[0] for rule in rules if "record" in rule}
     assert len(asked) > 40

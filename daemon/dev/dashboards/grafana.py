@@ -2,12 +2,12 @@
 
 The classic model at version 39 (Grafana 10.4): every later one reads it and lifts it on load.
 
-A query writes `{@}` for the labels that the variables of the dashboard choose, e.g. `rate(x_total{@, kind="a"}[...])`.
+A query writes `{@}` for the labels that the variables of the dashboard choose, e.g. `rate(x_total{@, kind="a"}[5m])`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from string import ascii_uppercase
@@ -38,37 +38,58 @@ def bad_below(value: float) -> Steps:
     return ((None, "red"), (value, "green"))
 
 
-@dataclass(frozen=True)
-class Query:
-    """One query, and what its series are called: a text with `{{label}}` in it."""
-
-    expr: str
-    legend: str = ""
-
-    @property
-    def selected(self) -> str:
-        """The query with the labels that the variables choose."""
-        return self.expr.replace("{@", SELECTED)
+def selected(query: str) -> str:
+    """Return a query with the labels that the variables choose."""
+    return query.replace("{@", SELECTED)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel.
-
-    `unit` is Grafana's name of a unit; `heatmap` lets it take cumulative buckets apart.
-    """
+    """One panel."""
 
     title: str
     description: str
-    queries: tuple[Query, ...]
+    #: Grafana's name of a unit, or "suffix: " and a word.
     unit: str
+    #: What its series are called, a text with `{{label}}` in it -> the query.
+    queries: Mapping[str, str]
     kind: Kind = "timeseries"
     thresholds: Steps = PLAIN
     width: int = 8
     height: int = 8
     decimals: int | None = None
     minimum: float | None = None
-    heatmap: bool = False
+    #: Cumulative buckets are to be taken apart.
+    buckets: bool = False
+
+
+def lines(
+    title: str,
+    description: str,
+    unit: str,
+    queries: Mapping[str, str],
+    *,
+    thresholds: Steps = PLAIN,
+    width: int = 8,
+    minimum: float | None = 0,
+) -> Panel:
+    """Return a panel with a line for each series."""
+    return Panel(title, description, unit, queries, thresholds=thresholds, width=width, minimum=minimum)
+
+
+def stat(
+    title: str,
+    description: str,
+    unit: str,
+    query: str,
+    *,
+    thresholds: Steps = PLAIN,
+    width: int = 4,
+    height: int = 5,
+    decimals: int | None = None,
+) -> Panel:
+    """Return a panel with one large figure."""
+    return Panel(title, description, unit, {"": query}, "stat", thresholds, width, height, decimals)
 
 
 @dataclass(frozen=True)
@@ -91,9 +112,9 @@ class Dashboard:
     instruments: bool = False
 
     @property
-    def panels(self) -> Iterator[Panel]:
+    def panels(self) -> tuple[Panel, ...]:
         """All panels, in their order."""
-        return (panel for row in self.rows for panel in row.panels)
+        return tuple(panel for row in self.rows for panel in row.panels)
 
 
 def to_json(dashboard: Dashboard) -> dict[str, Any]:
@@ -129,7 +150,7 @@ def _annotation(name: str, expr: str, color: str) -> dict[str, Any]:
         "name": name,
         "datasource": DATASOURCE,
         "enable": True,
-        "expr": Query(expr).selected,
+        "expr": selected(expr),
         "iconColor": color,
         "step": "60s",
         "titleFormat": name,
@@ -217,7 +238,8 @@ def _panel(panel: Panel) -> dict[str, Any]:
         "datasource": DATASOURCE,
         "interval": MIN_INTERVAL,
         "targets": [
-            _target(panel, query, letter) for query, letter in zip(panel.queries, ascii_uppercase, strict=False)
+            _target(panel, legend, query, letter)
+            for (legend, query), letter in zip(panel.queries.items(), ascii_uppercase, strict=False)
         ],
         "fieldConfig": {"defaults": _field(panel), "overrides": []},
         "options": OPTIONS[panel.kind],
@@ -225,15 +247,15 @@ def _panel(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _target(panel: Panel, query: Query, letter: str) -> dict[str, Any]:
+def _target(panel: Panel, legend: str, query: str, letter: str) -> dict[str, Any]:
     instant = panel.kind == "table"
     return {
         "refId": letter,
         "datasource": DATASOURCE,
         "editorMode": "code",
-        "expr": query.selected,
-        "legendFormat": query.legend or "__auto",
-        "format": "table" if instant else "heatmap" if panel.heatmap else "time_series",
+        "expr": selected(query),
+        "legendFormat": legend or "__auto",
+        "format": "table" if instant else "heatmap" if panel.buckets else "time_series",
         "instant": instant,
         "range": not instant,
     }

@@ -2,261 +2,210 @@
 
 from __future__ import annotations
 
-from daemon.dev.dashboards.grafana import PLAIN, Dashboard, Panel, Query, Row, Steps, bad_below, bad_from
+from daemon.dev.dashboards.grafana import PLAIN, Dashboard, Panel, Row, Steps, bad_below, bad_from, lines, stat
 
 
-def quantiles(metric: str) -> tuple[Query, Query]:
-    """Return the median and the 99th percentile of a histogram."""
+def quantiles(metric: str) -> dict[str, str]:
+    """Return the queries for the median and the 99th percentile of a histogram."""
     rates = f"sum by (le) (rate({metric}_bucket{{@}}[$__rate_interval]))"
-    return (Query(f"histogram_quantile(0.5, {rates})", "p50"), Query(f"histogram_quantile(0.99, {rates})", "p99"))
+    return {"p50": f"histogram_quantile(0.5, {rates})", "p99": f"histogram_quantile(0.99, {rates})"}
 
 
-def by_instance(title: str, description: str, expr: str, unit: str, thresholds: Steps = PLAIN) -> Panel:
+def each(title: str, description: str, unit: str, series: str, thresholds: Steps = PLAIN) -> Panel:
     """Return a panel with a line for each instance."""
-    return Panel(title, description, (Query(expr, "{{instance}}"),), unit, thresholds=thresholds, minimum=0)
+    return lines(title, description, unit, {"{{instance}}": f"sum by (instance) ({series})"}, thresholds=thresholds)
 
+
+ALIVE = Row(
+    "Alive",
+    (
+        stat(
+            "Up",
+            "Targets that answer the scrape.",
+            "suffix: instances",
+            "sum(up{@})",
+            thresholds=bad_below(1),
+        ),
+        stat(
+            "Since the loop turned",
+            "The longest time since a loop has turned.",
+            "s",
+            "max(time() - tickcast_last_progress_timestamp_seconds{@})",
+            thresholds=bad_from(60),
+        ),
+        stat(
+            "Running for",
+            "Time since the youngest process started.",
+            "s",
+            "min(time() - process_start_time_seconds{@})",
+        ),
+        stat(
+            "Starts",
+            "Restarts within the last hour.",
+            "suffix: starts",
+            "sum(changes(process_start_time_seconds{@}[1h]))",
+            thresholds=bad_from(3),
+        ),
+        stat(
+            "Calendar ends in",
+            "Time until the first table of a session rule ends; behind it the gap rule decides.",
+            "s",
+            "min(tickcast_calendar_end_timestamp_seconds{@}) - time()",
+            thresholds=bad_below(30 * 86400),
+        ),
+        stat(
+            "In two partitions",
+            "Instruments whose ticks came in more than one partition: producers that key differently.",
+            "suffix: instruments",
+            "sum(tickcast_instruments_in_two_partitions{@})",
+            thresholds=bad_from(1),
+        ),
+    ),
+)
+
+TRANSACTIONS = Row(
+    "Batches and transactions",
+    (
+        lines(
+            "Ticks per batch",
+            "One poll is one batch is one transaction; batches grow by themselves under load.",
+            "suffix: ticks",
+            quantiles("tickcast_batch_ticks"),
+        ),
+        lines(
+            "Commit",
+            "Time of one transaction, flush to commit.",
+            "s",
+            quantiles("tickcast_commit_seconds"),
+            thresholds=bad_from(1),
+        ),
+        lines(
+            "Transactions",
+            "Transactions per second by outcome. After a failed one all partitions start over from their last "
+            "checkpoints.",
+            "suffix: /s",
+            {"{{outcome}}": "sum by (outcome) (rate(tickcast_transactions_total{@}[$__rate_interval]))"},
+        ),
+        lines(
+            "Ticks by outcome",
+            "Ticks per second; catch_up are those that were replayed silently to restore states.",
+            "suffix: /s",
+            {"{{outcome}}": "sum by (outcome) (rate(tickcast_ticks_total{@}[$__rate_interval]))"},
+        ),
+        lines(
+            "Lag by partition",
+            "Ticks behind the end of the log, by the partition that they are in.",
+            "suffix: ticks",
+            {"{{partition}}": "sum by (partition) (tickcast_consumer_lag_ticks{@})"},
+            thresholds=bad_from(1000),
+        ),
+        each(
+            "Ticks from the future",
+            "Ticks per second whose Kafka timestamp was ahead of our clock when they were committed.",
+            "suffix: /s",
+            "rate(tickcast_negative_latency_total{@}[$__rate_interval])",
+            bad_from(1),
+        ),
+    ),
+)
+
+REBALANCES = Row(
+    "Rebalances and restores",
+    (
+        lines(
+            "Rebalances",
+            "Changes of assignment, by kind. Lost partitions went to somebody else without our leave.",
+            "suffix: rebalances",
+            {"{{kind}}": "sum by (kind) (increase(tickcast_rebalances_total{@}[$__rate_interval]))"},
+        ),
+        each(
+            "Assigned partitions",
+            "Partitions that an instance owns.",
+            "suffix: partitions",
+            "tickcast_assigned_partitions{@}",
+        ),
+        each(
+            "Still to restore",
+            "Ticks still to replay before all partitions of an instance run.",
+            "suffix: ticks",
+            "tickcast_restore_remaining_ticks{@}",
+            bad_from(1),
+        ),
+        lines(
+            "Restores",
+            "From a partition's assignment to its first live tick, since the processes started.",
+            "s",
+            {
+                "p50": "histogram_quantile(0.5, sum by (le) (tickcast_restore_seconds_bucket{@}))",
+                "p99": "histogram_quantile(0.99, sum by (le) (tickcast_restore_seconds_bucket{@}))",
+            },
+            thresholds=bad_from(30),
+        ),
+        lines(
+            "Checkpoints",
+            "Mean time of a transaction that holds a checkpoint.",
+            "s",
+            {
+                "mean": "sum(rate(tickcast_checkpoint_seconds_sum{@}[5m])) "
+                "/ sum(rate(tickcast_checkpoint_seconds_count{@}[5m]))"
+            },
+            thresholds=bad_from(1),
+        ),
+        each(
+            "Snapshots",
+            "Records written to the state topic per second.",
+            "suffix: /s",
+            "rate(tickcast_snapshots_total{@}[$__rate_interval])",
+        ),
+    ),
+)
+
+MEMORY = Row(
+    "State and memory",
+    (
+        each("State", "Recurrent state in memory.", "bytes", "tickcast_state_bytes{@}"),
+        each("Instruments", "Instruments with state.", "suffix: instruments", "tickcast_active_instruments{@}"),
+        each(
+            "Evictions",
+            "States given up to make room for others, per second.",
+            "suffix: /s",
+            "rate(tickcast_evictions_total{@}[$__rate_interval])",
+            bad_from(1),
+        ),
+        each("Resident memory", "Resident memory of the process.", "bytes", "process_resident_memory_bytes{@}"),
+        each(
+            "Processor",
+            "Processor time; the loop is one thread, so about one processor is all it can use.",
+            "percentunit",
+            "rate(process_cpu_seconds_total{@}[$__rate_interval])",
+            bad_from(0.9),
+        ),
+        each("Scrapes", "How long a scrape takes, with its way.", "s", "scrape_duration_seconds{@}", bad_from(0.05)),
+        each(
+            "Series",
+            "Samples of one scrape; bounded whatever instruments come.",
+            "suffix: samples",
+            "scrape_samples_scraped{@}",
+        ),
+        each(
+            "Beyond the calendar",
+            "Ticks so far outside the span of their calendar, judged by the gap rule.",
+            "suffix: ticks",
+            "tickcast_beyond_calendar_ticks{@}",
+            bad_from(1),
+        ),
+        each(
+            "Confluent framing",
+            "Ticks so far that came in Confluent's framing.",
+            "suffix: ticks",
+            "tickcast_confluent_framed_ticks{@}",
+        ),
+    ),
+)
 
 OPERATIONS = Dashboard(
     uid="tickcast-operations",
     title="tickcast / Operations",
     description="Batches, transactions, rebalances, restores, state, memory.",
-    rows=(
-        Row(
-            "Alive",
-            (
-                Panel(
-                    "Up",
-                    "Targets that answer the scrape.",
-                    (Query("sum(up{@})"),),
-                    unit="suffix: instances",
-                    kind="stat",
-                    thresholds=bad_below(1),
-                    width=4,
-                    height=5,
-                ),
-                Panel(
-                    "Since the loop turned",
-                    "The longest time since a loop has turned.",
-                    (Query("max(time() - tickcast_last_progress_timestamp_seconds{@})"),),
-                    unit="s",
-                    kind="stat",
-                    thresholds=bad_from(60),
-                    width=4,
-                    height=5,
-                ),
-                Panel(
-                    "Running for",
-                    "Time since the youngest process started.",
-                    (Query("min(time() - process_start_time_seconds{@})"),),
-                    unit="s",
-                    kind="stat",
-                    width=4,
-                    height=5,
-                ),
-                Panel(
-                    "Starts",
-                    "Restarts within the last hour.",
-                    (Query("sum(changes(process_start_time_seconds{@}[1h]))"),),
-                    unit="suffix: starts",
-                    kind="stat",
-                    thresholds=bad_from(3),
-                    width=4,
-                    height=5,
-                ),
-                Panel(
-                    "Calendar ends in",
-                    "Time until the first table of a session rule ends; behind it the gap rule decides.",
-                    (Query("min(tickcast_calendar_end_timestamp_seconds{@}) - time()"),),
-                    unit="s",
-                    kind="stat",
-                    thresholds=((None, "red"), (30 * 86400, "green")),
-                    width=4,
-                    height=5,
-                ),
-                Panel(
-                    "In two partitions",
-                    "Instruments whose ticks came in more than one partition: producers that key differently.",
-                    (Query("sum(tickcast_instruments_in_two_partitions{@})"),),
-                    unit="suffix: instruments",
-                    kind="stat",
-                    thresholds=bad_from(1),
-                    width=4,
-                    height=5,
-                ),
-            ),
-        ),
-        Row(
-            "Batches and transactions",
-            (
-                Panel(
-                    "Ticks per batch",
-                    "One poll is one batch is one transaction; batches grow by themselves under load.",
-                    quantiles("tickcast_batch_ticks"),
-                    unit="suffix: ticks",
-                    minimum=0,
-                ),
-                Panel(
-                    "Commit",
-                    "Time of one transaction, flush to commit.",
-                    quantiles("tickcast_commit_seconds"),
-                    unit="s",
-                    thresholds=bad_from(1),
-                    minimum=0,
-                ),
-                Panel(
-                    "Transactions",
-                    "Transactions per second by outcome. After a failed one all partitions start over from their last "
-                    "checkpoints.",
-                    (
-                        Query(
-                            "sum by (outcome) (rate(tickcast_transactions_total{@}[$__rate_interval]))", "{{outcome}}"
-                        ),
-                    ),
-                    unit="suffix: /s",
-                    minimum=0,
-                ),
-                Panel(
-                    "Ticks by outcome",
-                    "Ticks per second; catch_up are those that were replayed silently to restore states.",
-                    (Query("sum by (outcome) (rate(tickcast_ticks_total{@}[$__rate_interval]))", "{{outcome}}"),),
-                    unit="suffix: /s",
-                    minimum=0,
-                ),
-                Panel(
-                    "Lag by partition",
-                    "Ticks behind the end of the log, by the partition that they are in.",
-                    (Query("sum by (partition) (tickcast_consumer_lag_ticks{@})", "{{partition}}"),),
-                    unit="suffix: ticks",
-                    thresholds=bad_from(1000),
-                    minimum=0,
-                ),
-                by_instance(
-                    "Ticks from the future",
-                    "Ticks per second whose Kafka timestamp was ahead of our clock when they were committed.",
-                    "sum by (instance) (rate(tickcast_negative_latency_total{@}[$__rate_interval]))",
-                    "suffix: /s",
-                    bad_from(1),
-                ),
-            ),
-        ),
-        Row(
-            "Rebalances and restores",
-            (
-                Panel(
-                    "Rebalances",
-                    "Changes of assignment, by kind. Lost partitions went to somebody else without our leave.",
-                    (Query("sum by (kind) (increase(tickcast_rebalances_total{@}[$__rate_interval]))", "{{kind}}"),),
-                    unit="suffix: rebalances",
-                    minimum=0,
-                ),
-                by_instance(
-                    "Assigned partitions",
-                    "Partitions that an instance owns.",
-                    "sum by (instance) (tickcast_assigned_partitions{@})",
-                    "suffix: partitions",
-                ),
-                by_instance(
-                    "Still to restore",
-                    "Ticks still to replay before all partitions of an instance run.",
-                    "sum by (instance) (tickcast_restore_remaining_ticks{@})",
-                    "suffix: ticks",
-                    bad_from(1),
-                ),
-                Panel(
-                    "Restores",
-                    "From a partition's assignment to its first live tick, since the processes started.",
-                    (
-                        Query("histogram_quantile(0.5, sum by (le) (tickcast_restore_seconds_bucket{@}))", "p50"),
-                        Query("histogram_quantile(0.99, sum by (le) (tickcast_restore_seconds_bucket{@}))", "p99"),
-                    ),
-                    unit="s",
-                    thresholds=bad_from(30),
-                    minimum=0,
-                ),
-                Panel(
-                    "Checkpoints",
-                    "Mean time of a transaction that holds a checkpoint.",
-                    (
-                        Query(
-                            "sum(rate(tickcast_checkpoint_seconds_sum{@}[5m])) "
-                            "/ sum(rate(tickcast_checkpoint_seconds_count{@}[5m]))",
-                            "mean",
-                        ),
-                    ),
-                    unit="s",
-                    thresholds=bad_from(1),
-                    minimum=0,
-                ),
-                by_instance(
-                    "Snapshots",
-                    "Records written to the state topic per second.",
-                    "sum by (instance) (rate(tickcast_snapshots_total{@}[$__rate_interval]))",
-                    "suffix: /s",
-                ),
-            ),
-        ),
-        Row(
-            "State and memory",
-            (
-                by_instance(
-                    "State",
-                    "Recurrent state in memory.",
-                    "sum by (instance) (tickcast_state_bytes{@})",
-                    "bytes",
-                ),
-                by_instance(
-                    "Instruments",
-                    "Instruments with state.",
-                    "sum by (instance) (tickcast_active_instruments{@})",
-                    "suffix: instruments",
-                ),
-                by_instance(
-                    "Evictions",
-                    "States given up to make room for others, per second.",
-                    "sum by (instance) (rate(tickcast_evictions_total{@}[$__rate_interval]))",
-                    "suffix: /s",
-                    bad_from(1),
-                ),
-                by_instance(
-                    "Resident memory",
-                    "Resident memory of the process.",
-                    "sum by (instance) (process_resident_memory_bytes{@})",
-                    "bytes",
-                ),
-                by_instance(
-                    "Processor",
-                    "Processor seconds per second; the loop is one thread, so 1 is all it can use.",
-                    "sum by (instance) (rate(process_cpu_seconds_total{@}[$__rate_interval]))",
-                    "percentunit",
-                    bad_from(0.9),
-                ),
-                by_instance(
-                    "Scrapes",
-                    "How long a scrape takes, with its way.",
-                    "sum by (instance) (scrape_duration_seconds{@})",
-                    "s",
-                    bad_from(0.05),
-                ),
-                by_instance(
-                    "Series",
-                    "Samples of one scrape; bounded whatever instruments come.",
-                    "sum by (instance) (scrape_samples_scraped{@})",
-                    "suffix: series",
-                ),
-                by_instance(
-                    "Beyond the calendar",
-                    "Ticks so far outside the span of their calendar, judged by the gap rule.",
-                    "sum by (instance) (tickcast_beyond_calendar_ticks{@})",
-                    "suffix: ticks",
-                    bad_from(1),
-                ),
-                by_instance(
-                    "Confluent framing",
-                    "Ticks so far that came in Confluent's framing.",
-                    "sum by (instance) (tickcast_confluent_framed_ticks{@})",
-                    "suffix: ticks",
-                ),
-            ),
-        ),
-    ),
+    rows=(ALIVE, TRANSACTIONS, REBALANCES, MEMORY),
 )

@@ -7,9 +7,8 @@ import math
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-from daemon.dev.dashboards.grafana import Dashboard, Panel, Query
+from daemon.dev.dashboards.grafana import Dashboard, Panel, selected
 
 #: What Grafana would put for its variables: everything, and four scrapes.
 VARIABLES = {"$job": ".+", "$instance": ".+", "$instrument": ".+", "$__rate_interval": "20s"}
@@ -42,9 +41,9 @@ class Prometheus:
         return [(each["metric"], float(each["value"][1])) for each in found]
 
 
-def filled(query: Query) -> str:
-    """Return a query with its variables filled in."""
-    expr = query.selected
+def filled(query: str) -> str:
+    """Return a query of a panel with its variables filled in."""
+    expr = selected(query)
     for name, value in VARIABLES.items():
         expr = expr.replace(name, value)
     return expr
@@ -60,23 +59,25 @@ def listed(dashboard: Dashboard, prometheus: Prometheus) -> Iterator[str]:
         yield f"### {row.title}"
         yield ""
         for panel in row.panels:
-            shown = "; ".join(text for query in panel.queries for text in _values(panel, query, prometheus))
+            shown = "; ".join(
+                text for legend, query in panel.queries.items() for text in _values(panel, legend, query, prometheus)
+            )
             yield f"- **{panel.title}**: {shown or 'no data'}"
     yield ""
 
 
-def _values(panel: Panel, query: Query, prometheus: Prometheus) -> Iterator[str]:
+def _values(panel: Panel, legend: str, query: str, prometheus: Prometheus) -> Iterator[str]:
     found = prometheus.query(filled(query))
     for labels, value in found[:SERIES_MAX]:
         if panel.kind == "table":
             yield ", ".join(f"{name} {text}" for name, text in labels.items() if name != "__name__")
             continue
-        yield f"{_legend(query.legend, labels)} {with_unit(value, panel.unit)}".strip()
+        yield f"{_named(legend, labels)} {with_unit(value, panel.unit)}".strip()
     if len(found) > SERIES_MAX:
         yield f"and {len(found) - SERIES_MAX} more"
 
 
-def _legend(legend: str, labels: Mapping[str, str]) -> str:
+def _named(legend: str, labels: Mapping[str, str]) -> str:
     for name, value in labels.items():
         legend = legend.replace("{{" + name + "}}", value)
     return legend
@@ -92,7 +93,7 @@ def with_unit(value: float, unit: str) -> str:
         return f"{_short(value / 2**20)} MiB"
     if unit == "s":
         return _duration(value)
-    return _short(value) + unit.removeprefix("suffix:").replace(" /s", "/s") if unit != "none" else _short(value)
+    return _short(value) + unit.removeprefix("none").removeprefix("suffix:").replace(" /s", "/s")
 
 
 def _duration(seconds: float) -> str:
@@ -102,7 +103,7 @@ def _duration(seconds: float) -> str:
     return f"{_short(seconds)} s" if abs(seconds) >= 1 else f"{_short(1000 * seconds)} ms"
 
 
-def _short(value: Any) -> str:
-    if value == int(value):
+def _short(value: float) -> str:
+    if value.is_integer():
         return f"{int(value):,}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
