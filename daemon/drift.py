@@ -28,7 +28,7 @@ WINDOW = 4096
 #: Below this many, they say nothing yet.
 FEWEST = 256
 #: Instruments whose running scales are looked at.
-INSTRUMENTS_MAX = 1000
+INSTRUMENTS_MAX = 300
 
 
 class ColumnDrift(NamedTuple):
