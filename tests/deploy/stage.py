@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -30,6 +30,8 @@ SHIPPED = Path(__file__).parents[2] / "deploy" / "prometheus"
 PATIENCE_SECONDS = 120.0
 TICKS_PER_SECOND = 400.0
 REAL_TICKS = 10_000
+#: Silence that ends a session.
+GAP_SECONDS = 2.0
 
 
 def tool(name: str) -> str:
@@ -92,7 +94,7 @@ def market(real: Path | None) -> Iterator[dict[str, Any]]:
         shift = time.time_ns() - ticks[-1]["ts"]
         yield from ({**tick, "ts": tick["ts"] + shift} for tick in ticks)
     # Sessions short enough that some open while we look.
-    hours = {"session_seconds": 5.0, "quiet_seconds": 1.0}
+    hours = {"session_seconds": 5.0, "quiet_seconds": 1.5 * GAP_SECONDS}
     yield from Market(start_ns=time.time_ns(), ticks_per_second=TICKS_PER_SECOND, **hours).ticks()
 
 
@@ -106,7 +108,7 @@ def settings_of(bootstrap: str, topics: TopicSettings, bundle: Path) -> dict[str
         "session": [
             {"match": "FLOW1", "rule": "calendar", "calendar": "24/7"},
             {"match": "WALK", "rule": "never"},
-            {"match": "*", "rule": "gap", "gap_seconds": 0.5},
+            {"match": "*", "rule": "gap", "gap_seconds": GAP_SECONDS},
         ],
     }
 
@@ -122,12 +124,17 @@ class Stage:
 
 @contextmanager
 def running_stage(
-    bootstrap: str, topics: TopicSettings, bundle: Path, directory: Path, real: Path | None
+    bootstrap: str, topics: TopicSettings, bundle: Path, directory: Path, ticks: Iterable[Mapping[str, Any]]
 ) -> Iterator[Stage]:
-    """Run everything until the caller is done."""
+    """Run everything until the caller is done.
+
+    Parameters
+    ----------
+    ticks : more than anybody will wait for, sent in the pace of their event times
+    """
     daemon = ChildDaemon(directory, settings_of(bootstrap, topics, bundle)).start()
     producer = TickProducer(Connection(bootstrap), topics.ticks)
-    feed = Feed(producer, market(real))
+    feed = Feed(producer, ticks)
     try:
         daemon.wait_ready()
         feed.start()

@@ -19,7 +19,7 @@ from daemon.dev.dashboards.__main__ import main
 from daemon.dev.dashboards.grafana import Panel
 from daemon.dev.dashboards.values import filled
 from tests.bundles import tiny_bundle
-from tests.deploy.stage import SHIPPED, Stage, await_that, running_stage, tool
+from tests.deploy.stage import SHIPPED, Stage, await_that, market, running_stage, tool
 from tests.kafka_fixture import make_topics
 
 pytestmark = pytest.mark.kafka
@@ -39,7 +39,8 @@ def stage(kafka: str, pytestconfig: pytest.Config, tmp_path_factory: pytest.Temp
     directory = tmp_path_factory.mktemp("stage")
     real = pytestconfig.rootpath.parent / "shared" / "data" / "crypto_ticks_2024-08-08.csv.gz"
     bundle = tiny_bundle(directory, columns=COLUMNS).path
-    with running_stage(kafka, make_topics(kafka, "panels"), bundle, directory, real if real.exists() else None) as made:
+    ticks = market(real if real.exists() else None)
+    with running_stage(kafka, make_topics(kafka, "panels"), bundle, directory, ticks) as made:
         yield made
 
 

@@ -121,9 +121,8 @@ def test_what_has_not_happened_yet_counts_zero() -> None:
         "tickcast_rebalances_total": {"assigned", "revoked", "lost"},
     }
     for name, values in expected.items():
-        assert {
-            labels[0]: value for (found_name, labels), value in found.items() if found_name == name
-        } == dict.fromkeys(values, 0)
+        counted = {labels[0]: value for (of, labels), value in found.items() if of == name}
+        assert counted == dict.fromkeys(values, 0)
 
 
 def test_counters_bring_no_second_series_that_says_when_they_began() -> None:

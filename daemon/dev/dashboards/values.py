@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from daemon.dev.dashboards.grafana import Dashboard, Panel, selected
 #: What Grafana would put for its variables: everything, and four scrapes.
 VARIABLES = {"$job": ".+", "$instance": ".+", "$instrument": ".+", "$__rate_interval": "20s"}
 #: Series of one query that are written out.
-SERIES_MAX = 12
+SERIES_MAX = 14
 TIMEOUT_SECONDS = 30.0
 
 
@@ -68,11 +69,16 @@ def listed(dashboard: Dashboard, prometheus: Prometheus) -> Iterator[str]:
 
 def _values(panel: Panel, legend: str, query: str, prometheus: Prometheus) -> Iterator[str]:
     found = prometheus.query(filled(query))
-    for labels, value in found[:SERIES_MAX]:
-        if panel.kind == "table":
+    if panel.kind == "table":
+        for labels, _ in found:
             yield ", ".join(f"{name} {text}" for name, text in labels.items() if name != "__name__")
-            continue
-        yield f"{_named(legend, labels)} {with_unit(value, panel.unit)}".strip()
+        return
+    if len(found) > SERIES_MAX and len({value for _, value in found}) == 1:
+        yield f"all {len(found)}: {with_unit(found[0][1], panel.unit)}"
+        return
+    shown = sorted(((_named(legend, labels), value) for labels, value in found), key=lambda pair: _natural(pair[0]))
+    for name, value in shown[:SERIES_MAX]:
+        yield f"{name}: {with_unit(value, panel.unit)}" if name else with_unit(value, panel.unit)
     if len(found) > SERIES_MAX:
         yield f"and {len(found) - SERIES_MAX} more"
 
@@ -81,6 +87,12 @@ def _named(legend: str, labels: Mapping[str, str]) -> str:
     for name, value in labels.items():
         legend = legend.replace("{{" + name + "}}", value)
     return legend
+
+
+def _natural(name: str) -> list[tuple[float, str]]:
+    """Return a key that sorts numbers in a text by their size, and +Inf behind them."""
+    parts = re.split(r"(\d+(?:\.\d+)?|\+Inf)", name)
+    return [(float(part), "") if at % 2 else (0.0, part) for at, part in enumerate(parts)]
 
 
 def with_unit(value: float, unit: str) -> str:
