@@ -105,7 +105,7 @@ def with_unit(value: float, unit: str) -> str:
         return f"{_short(value / 2**20)} MiB"
     if unit == "s":
         return _duration(value)
-    return _short(value) + unit.removeprefix("none").removeprefix("suffix:").replace(" /s", "/s")
+    return f"{_short(value)} {unit.removeprefix('none').removeprefix('suffix:')}".replace(" /", "/").rstrip()
 
 
 def _duration(seconds: float) -> str:
