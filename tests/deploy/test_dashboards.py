@@ -119,6 +119,7 @@ def test_dashboards_are_plain_json() -> None:
         (float(100 * 86400), "s", "100 days"),
         (0.5, "percentunit", "50 %"),
         (3 * 2.0**20, "bytes", "3 MiB"),
+        (1536.0, "bytes", "1.5 KiB"),
         (199.84, "suffix:/s", "200/s"),
         (12345.6, "suffix:ticks", "12,346 ticks"),
         (0.0, "none", "0"),
