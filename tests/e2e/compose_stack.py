@@ -22,7 +22,7 @@ from daemon.dev.broker_properties import write_properties
 from tests.deploy.compose_file import ROOT, Service, services
 
 PATIENCE_SECONDS = 120.0
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.5
 
 #: Names of the network's hosts; all of them are this machine.
 HOSTS = ("kafka:", "tickcast:", "0.0.0.0")
@@ -45,6 +45,8 @@ PROGRAMS_OF_IMAGES = {
     "tickcast-full": [sys.executable, "-m", "daemon.cli.main"],
     "prom/prometheus": ["prometheus"],
 }
+#: Beside the heap of the file: without these the compilers of Java take both cores for ten seconds.
+QUIET_JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 #: Environment of the Kafka image that is no setting of the broker.
 NO_SETTING = ("KAFKA_HEAP_OPTS",)
 
@@ -69,6 +71,10 @@ class Stack:
                 ports[PORTS[len(ports)]] = port
         self._ports = ports
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._conditions = {
+            "service_healthy": self.await_healthy,
+            "service_completed_successfully": self.await_success,
+        }
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +109,7 @@ class Stack:
         service = self._services[name]
         for other, condition in service.conditions.items():
             self.up(other)
-            self._await(other, condition)
+            self._conditions[condition](other)
         self._mount(service)
         command = self._kafka(service) if service.image.startswith("apache/kafka") else self._command(service)
         with (self._directory / f"{name}.log").open("wb") as log:
@@ -116,9 +122,20 @@ class Stack:
                 start_new_session=True,
             )
 
-    def await_end(self, name: str) -> int:
-        """Wait for a service's own end, and return its exit code."""
-        return self._processes[name].wait(PATIENCE_SECONDS)
+    def await_healthy(self, name: str) -> None:
+        """Run a service's health check until it succeeds."""
+        service = self._services[name]
+        program, *arguments = service.healthcheck
+        check = [*PROGRAMS[program], *(self._here(service, each) for each in arguments)]
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while subprocess.run(check, capture_output=True, timeout=PATIENCE_SECONDS, check=False).returncode:
+            assert self._processes[name].poll() is None, self.log(name)
+            assert time.monotonic() < deadline, f"{name} did not get healthy: {self.log(name)}"
+            time.sleep(LOOK_SECONDS)
+
+    def await_success(self, name: str) -> None:
+        """Wait until a service has ended well."""
+        assert self._processes[name].wait(PATIENCE_SECONDS) == 0, self.log(name)
 
     def stop(self, name: str) -> int:
         """Stop a service as compose does, and return its exit code."""
@@ -131,19 +148,6 @@ class Stack:
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
-
-    def _await(self, name: str, condition: str) -> None:
-        if condition == "service_completed_successfully":
-            assert self.await_end(name) == 0, self.log(name)
-            return
-        assert condition == "service_healthy"
-        program, *arguments = self._services[name].healthcheck
-        check = [*PROGRAMS[program], *(self._here(self._services[name], each) for each in arguments)]
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while subprocess.run(check, capture_output=True, timeout=PATIENCE_SECONDS, check=False).returncode:
-            assert self._processes[name].poll() is None, self.log(name)
-            assert time.monotonic() < deadline, f"{name} did not get healthy: {self.log(name)}"
-            time.sleep(LOOK_SECONDS)
 
     def _command(self, service: Service) -> list[str]:
         arguments = [self._changed.get(each, each) for each in service.command]
@@ -159,7 +163,7 @@ class Stack:
         }
         file = self._directory / "server.properties"
         write_properties(file, settings)
-        java = [str(java_program()), *service.environment["KAFKA_HEAP_OPTS"].split(), "-cp", class_path()]
+        java = [str(java_program()), *service.environment["KAFKA_HEAP_OPTS"].split(), *QUIET_JAVA, "-cp", class_path()]
         form = ["kafka.tools.StorageTool", "format", "-t", service.environment["CLUSTER_ID"], "-c", str(file)]
         done = subprocess.run([*java, *form], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
         assert done.returncode == 0, done.stderr
