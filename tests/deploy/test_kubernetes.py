@@ -26,7 +26,7 @@ from tests.deploy.compose_file import ROOT
 from tests.deploy.test_dockerfile import last
 
 FOLDER = ROOT / "deploy" / "kubernetes"
-BUILDS = ("base", "overlays/podmonitor", "overlays/keda", "overlays/production")
+BUILDS = ("base", *(f"overlays/{name}" for name in ("podmonitor", "keda", "toolbox", "production")))
 #: The oldest and the newest that are promised.
 VERSIONS = ("1.30", "1.37")
 #: Kinds of others, of which there is no schema here: the keys that we use, by path; a list counts as its elements.
