@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,8 +81,7 @@ class Stack:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in reversed(self._processes):
-            self.stop(name)
+        self.down()
 
     @property
     def running(self) -> set[str]:
@@ -121,6 +121,13 @@ class Stack:
                 cwd=self._directory,
                 start_new_session=True,
             )
+
+    def down(self) -> None:
+        """Stop and forget all services; the volumes stay."""
+        for name in reversed(self._processes):
+            self.stop(name)
+        self._processes.clear()
+        shutil.rmtree(self._directory / "roots", ignore_errors=True)
 
     def await_healthy(self, name: str) -> None:
         """Run a service's health check until it succeeds."""

@@ -111,10 +111,11 @@ def forecasts_of(stack: Stack, ticks: int) -> list[Forecast]:
 @pytest.mark.tensorflow
 def test_the_training_service_leaves_a_bundle_and_skips_when_there_is_one(tmp_path: Path) -> None:
     quick = {"--minutes=1": "--minutes=0.05", "--epochs=6": "--epochs=1"}
-    for said in ("R² against no change", "is there already; nothing to do"):
-        with Stack(tmp_path, quick) as stack:
-            bundles = bundles_of(stack)
+    with Stack(tmp_path, quick) as stack:
+        bundles = bundles_of(stack)
+        for said in ("R² against no change", "is there already; nothing to do"):
             stack.up("train")
             stack.await_success("train")
             assert said in stack.log("train")
             assert Bundle.load(bundles / "market").spec.horizons
+            stack.down()
