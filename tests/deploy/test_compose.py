@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 import typer
@@ -138,6 +138,16 @@ def test_the_parts_agree_on_folders_ports_and_versions(monkeypatch: pytest.Monke
     targets = yaml.safe_load((ROOT / "deploy/compose/targets/tickcast.yml").read_text())
     assert targets == [{"targets": [f"tickcast:{settings.metrics.port}"]}]
     assert f"127.0.0.1:{settings.metrics.port}/readyz" in SERVICES["tickcast"].healthcheck[-1]
+
+
+def test_grafana_finds_prometheus_and_begins_with_a_dashboard_that_is_there() -> None:
+    grafana = SERVICES["grafana"]
+    places = {mount.target: mount.source for mount in grafana.mounts if isinstance(mount.source, Path)}
+    home = PurePosixPath(grafana.environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert (places[str(home.parent)] / home.name).exists()
+    (source,) = (places["/etc/grafana/provisioning"] / "datasources").glob("*.y*ml")
+    (found,) = yaml.safe_load(source.read_text("utf-8"))["datasources"]
+    assert found["url"] == "http://prometheus:9090"
 
 
 @each_of_ours

@@ -29,7 +29,7 @@ LOOK_SECONDS = 0.5
 HOSTS = ("kafka:", "tickcast:", "0.0.0.0")
 HERE = ("127.0.0.1:", "127.0.0.1:", "127.0.0.1")
 #: Each port becomes a free one, the same in every service.
-PORTS = ("19092", "9092", "9093", "9464", "9090")
+PORTS = ("19092", "9092", "9093", "9464", "9090", "8050")
 
 #: The health check of the image asks the broker for its versions, and its class is not among the jars of a broker: this
 #: asks for its cluster, at the address that the check names.

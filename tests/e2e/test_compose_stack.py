@@ -23,8 +23,8 @@ from tests.e2e.world import read_topics
 
 pytestmark = pytest.mark.kafka
 
-#: Not started here: no Grafana can be had for tests, and the live page has its own.
-NOT_STARTED = {"grafana", "watch"}
+#: No Grafana can be had for tests.
+NOT_STARTED = {"grafana"}
 #: Settings that the broker does not tell: where it listens is proven by who reaches it.
 UNTOLD = {"listeners", "advertised.listeners", "controller.quorum.voters", "log.dirs"}
 
@@ -56,9 +56,10 @@ def test_up_gives_forecasts_for_every_tick_and_metrics_of_them_and_down_ends_all
         pytest.skip("no prometheus on the path: apt-get install prometheus")
     with Stack(tmp_path) as stack:
         bundle = tiny_bundle(bundles_of(stack), name="market")
-        stack.up("market")
-        stack.up("prometheus")
-        stack.await_healthy("prometheus")
+        for name in ("market", "watch", "prometheus"):
+            stack.up(name)
+        for name in ("watch", "prometheus"):
+            stack.await_healthy(name)
         once = {name for name, service in services().items() if service.is_once}
         assert stack.running == set(services()) - NOT_STARTED - once
         assert "is there already; nothing to do" in stack.log("train")
@@ -68,6 +69,7 @@ def test_up_gives_forecasts_for_every_tick_and_metrics_of_them_and_down_ends_all
         ticks = int(stack.log("market").splitlines()[-1].split()[0])
         assert {each.model for each in forecasts_of(stack, ticks)} == {bundle.id}
         assert stack.stop("tickcast") == 0
+        assert stack.stop("watch") == 0
         assert stack.stop("prometheus") == 0
         assert stack.stop("kafka") == 143  # as Java ends when it was asked to
 
