@@ -6,19 +6,16 @@ import json
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from importlib.metadata import Distribution, distribution
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import pytest
-from packaging.requirements import Requirement
 
 from daemon.config import MetricsSettings
 from tests.deploy.compose_file import ROOT, services
+from tests.deploy.image_packages import EXTRAS, bytes_of, packages_of
 
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
-#: What of the extras is in which image.
-EXTRAS = {"serve": {"watch"}, "full": {"tensorflow", "parquet", "report", "watch"}}
 #: An assumption, since no image can be fetched here: Debian's slim base 75 MB unpacked on amd64, Python and pip 50 MB,
 #: as `docker images` shows them for the releases of python:3.11-slim-bookworm, and tini.
 PYTHON_SLIM_BYTES = 130_000_000
@@ -69,29 +66,6 @@ def locked(file: Path) -> dict[str, tuple[str, ...]]:
     return {name: tuple(sorted(hashes)) for name, *hashes in entries}
 
 
-def closure(extras: set[str]) -> dict[str, Distribution]:
-    """Return the distributions that tickcast needs with these extras, itself left out, as they are installed here."""
-    found: dict[str, Distribution] = {}
-    waiting = [(distribution("tickcast"), extras)]
-    overridden = {"tensorflow"}  # [tool.uv] override-dependencies: ours is tensorflow-cpu
-    while waiting:
-        owner, wanted = waiting.pop()
-        for text in owner.requires or ():
-            requirement = Requirement(text)
-            marker = requirement.marker
-            applies = marker is None or any(marker.evaluate({"extra": extra}) for extra in (wanted or {""}) | {""})
-            name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-            if applies and name not in overridden and (name not in found or requirement.extras):
-                found[name] = distribution(name)
-                waiting.append((found[name], requirement.extras))
-    return found
-
-
-def bytes_of(found: Distribution) -> int:
-    paths = {Path(found.locate_file(file)) for file in found.files or ()}
-    return sum(path.stat().st_size for path in paths if path.is_file())
-
-
 @pytest.mark.parametrize("image", EXTRAS)
 def test_an_image_runs_as_nobody_in_particular_and_gets_its_signals(image: str) -> None:
     user = last(image, "USER")
@@ -128,13 +102,13 @@ def test_every_package_comes_by_its_hash() -> None:
 def test_the_packages_of_an_image_are_those_of_the_lock_and_all_it_needs(image: str) -> None:
     part = locked(ROOT / "deploy" / f"requirements-{image}.txt")
     assert part.items() <= locked(ROOT / "requirements.txt").items()
-    assert {name.partition("==")[0] for name in part} == closure(EXTRAS[image]).keys()
+    assert {name.partition("==")[0] for name in part} == packages_of(image).keys()
     assert all(hashes for hashes in part.values())
 
 
 def test_the_lean_image_trains_nothing_and_weighs_little() -> None:
     """An estimate: the base, the files of its packages as they are installed here, the program."""
-    packages = closure(EXTRAS["serve"])
+    packages = packages_of("serve")
     assert packages.keys().isdisjoint({"tensorflow-cpu", "keras", "matplotlib", "pyarrow", "h5py"})
     program = sum(file.stat().st_size for folder in ("daemon", "schemas") for file in (ROOT / folder).rglob("*.*"))
     total = PYTHON_SLIM_BYTES + sum(map(bytes_of, packages.values())) + program

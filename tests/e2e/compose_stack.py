@@ -21,6 +21,7 @@ from daemon.dev.broker import free_port
 from daemon.dev.broker_java import class_path, java_program
 from daemon.dev.broker_properties import write_properties
 from tests.deploy.compose_file import ROOT, Service, services
+from tests.deploy.image_packages import only_packages_of
 
 PATIENCE_SECONDS = 120.0
 LOOK_SECONDS = 0.5
@@ -40,12 +41,10 @@ PROGRAMS = {
     "wget": [sys.executable, "-c", "import sys, urllib.request; urllib.request.urlopen(sys.argv[-1])"],
     "/opt/kafka/bin/kafka-broker-api-versions.sh": [sys.executable, "-c", ASK_BROKER],
 }
-#: The entry points of images.
-PROGRAMS_OF_IMAGES = {
-    "tickcast": [sys.executable, "-m", "daemon.cli.main"],
-    "tickcast-full": [sys.executable, "-m", "daemon.cli.main"],
-    "prom/prometheus": ["prometheus"],
-}
+#: The entry points of the images of others.
+PROGRAMS_OF_IMAGES = {"prom/prometheus": ["prometheus"]}
+#: That of ours: a Python that finds the packages of the image and no other, and the program.
+START = "import sys; sys.path += {path!r}; from daemon.cli.main import main; main()"
 #: Beside the heap of the file: without these the compilers of Java take both cores for ten seconds.
 QUIET_JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 #: Environment of the Kafka image that is no setting of the broker.
@@ -158,8 +157,15 @@ class Stack:
 
     def _command(self, service: Service) -> list[str]:
         arguments = [self._changed.get(each, each) for each in service.command]
-        program = PROGRAMS_OF_IMAGES[service.image.partition(":")[0]]
+        program = self._ours(service) if service.is_ours else PROGRAMS_OF_IMAGES[service.image.partition(":")[0]]
         return [*program, *(self._here(service, each) for each in arguments)]
+
+    def _ours(self, service: Service) -> list[str]:
+        target = service.content["build"]["target"]
+        site = self._directory / f"packages-{target}"
+        if not site.exists():
+            only_packages_of(target, site)
+        return [sys.executable, "-I", "-S", "-c", START.format(path=[str(ROOT), str(site)])]
 
     def _kafka(self, service: Service) -> list[str]:
         """Do as the image does: write the environment as properties, format the storage where it is new, start."""
@@ -179,7 +185,7 @@ class Stack:
     def _environment(self, service: Service) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
         given = {name: self._here(service, value) for name, value in service.environment.items()}
-        return kept | {"PYTHONPATH": str(ROOT)} | ({} if service.name == "kafka" else given)
+        return kept if service.name == "kafka" else kept | given
 
     def _mount(self, service: Service) -> None:
         """Lay a service's files and volumes below a root of its own."""
