@@ -156,8 +156,8 @@ def test_environment_and_file_are_settings_and_each_pod_is_an_instance(
     assert f"{Path(container['args'][-1]).parent}" in mounts
     assert str(settings.model.bundles) in mounts
     assert settings.model.bundle.parent == settings.model.bundles
-    ca_file = settings.kafka.security.ca_file
-    assert ca_file is None or str(ca_file.parent) in mounts
+    secrets = [value for value in settings.kafka.security.model_dump().values() if isinstance(value, Path)]
+    assert all(str(file.parent) in mounts for file in secrets)
     assert pod_of(name)["enableServiceLinks"] is False
 
 

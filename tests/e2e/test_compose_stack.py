@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,8 +16,8 @@ from daemon.model.bundle import Bundle
 from schemas import Forecast
 from tests.bundles import tiny_bundle
 from tests.deploy.compose_file import services
-from tests.e2e.compose_stack import NO_SETTING, PATIENCE_SECONDS, Stack, property_name
-from tests.e2e.world import read_topics
+from tests.e2e.compose_stack import NO_SETTING, Stack, property_name
+from tests.e2e.world import await_that, read_topics
 
 pytestmark = pytest.mark.kafka
 
@@ -42,13 +40,6 @@ def query(stack: Stack, text: str) -> dict[str, float]:
     with urllib.request.urlopen(url, timeout=30) as answer:
         result = json.load(answer)["data"]["result"]
     return {each["metric"]["job"]: float(each["value"][1]) for each in result}
-
-
-def await_that(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS:.0f} s: {what}"
-        time.sleep(0.2)
 
 
 def test_up_gives_forecasts_for_every_tick_and_metrics_of_them_and_down_ends_all(tmp_path: Path) -> None:
