@@ -9,24 +9,24 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 #: What of the extras is in which image.
-EXTRAS = {"serve": {"watch"}, "full": {"tensorflow", "parquet", "report", "watch"}}
+EXTRAS = {"serve": ("watch",), "full": ("tensorflow", "parquet", "report", "watch")}
 #: [tool.uv] override-dependencies: what asks for it gets tensorflow-cpu.
 OVERRIDDEN = {"tensorflow"}
 
 
 def packages_of(image: str) -> dict[str, Distribution]:
     """Return all that tickcast needs in an image, itself left out, by normalised name."""
-    found: dict[str, Distribution] = {}
-    waiting = [(distribution("tickcast"), EXTRAS[image])]
+    asked = {("tickcast", frozenset(EXTRAS[image]))}
+    waiting = list(asked)
     while waiting:
         owner, extras = waiting.pop()
-        for text in owner.requires or ():
-            requirement = Requirement(text)
+        for requirement in map(Requirement, distribution(owner).requires or ()):
             name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-            if _applies(requirement, extras) and name not in OVERRIDDEN and (name not in found or requirement.extras):
-                found[name] = distribution(name)
-                waiting.append((found[name], set(requirement.extras)))
-    return found
+            wanted = name, frozenset(requirement.extras)
+            if _applies(requirement, extras) and name not in OVERRIDDEN and wanted not in asked:
+                asked.add(wanted)
+                waiting.append(wanted)
+    return {name: distribution(name) for name, _ in asked if name != "tickcast"}
 
 
 def bytes_of(package: Distribution) -> int:
@@ -45,6 +45,6 @@ def only_packages_of(image: str, site: Path) -> None:
                 place.symlink_to(Path(str(package.locate_file(name))))
 
 
-def _applies(requirement: Requirement, extras: set[str]) -> bool:
+def _applies(requirement: Requirement, extras: frozenset[str]) -> bool:
     marker = requirement.marker
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in {*extras, ""})
