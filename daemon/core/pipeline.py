@@ -72,6 +72,8 @@ class Batch:
     timestamps: list[int] = field(default_factory=list)
     #: Instrument of each forecast, in the order of `forecasts`.
     instruments: list[str] = field(default_factory=list)
+    #: What the model saw, float32, shape (forecasts, columns), in the order of `forecasts`.
+    inputs: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     #: The model's own outputs that say a mean, float32, shape (forecasts, horizons), in the order of `forecasts`.
     outputs: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     reasons: Counter[Reason] = field(default_factory=Counter)
@@ -220,6 +222,14 @@ class Pipeline:
         """Return an instrument, or None where nothing of it is kept."""
         return self._partitions[partition].get(name)
 
+    def instruments(self) -> list[Instrument]:
+        """Return the instruments of all partitions, in each the least recently accepted first.
+
+        Another thread may ask: copying the values of a dict is one step of the interpreter. Of what it gets, only what
+        is replaced and never changed in place means anything to it: numbers, and `cells` as a whole.
+        """
+        return [instrument for partition in list(self._partitions.values()) for instrument in partition.instruments()]
+
     @property
     def instrument_count(self) -> int:
         """States held now, over all partitions."""
@@ -345,6 +355,7 @@ class Pipeline:
         if self._canary is not None:
             batch.probe = self._canary.observe(ran.outputs[place])
         written = self._write(batch, records, rows, ran)
+        batch.inputs = ran.inputs[written]
         batch.outputs = ran.outputs[written][:, self._forecaster.means]
         self._write_scores(batch, records, rows, ran.scored)
 

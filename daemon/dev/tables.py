@@ -18,13 +18,17 @@ from pydantic.fields import FieldInfo
 from daemon import errors
 from daemon.config import Settings
 from daemon.core.forecast import Forecaster
+from daemon.core.sessions import Never, Rules
 from daemon.core.spec import ModelSpec, Output
-from daemon.metrics import Metrics, Watch
+from daemon.drift import InputDrift
+from daemon.expected import ExpectedInstruments
+from daemon.metrics import Metrics, unit_of
 from daemon.model.activations import ACTIVATIONS
 from daemon.model.keras_ops import CELLS, LAYERS, PASSING
 from daemon.model.keras_refusals import REFUSED, REFUSED_OVER_TIME, REFUSED_PARTS
 from daemon.skill import LiveScores
 from daemon.spread import PredictionSpread
+from daemon.watched import Watch
 from schemas import Reason, ResetCause
 
 Table = Callable[[], Iterator[str]]
@@ -94,11 +98,18 @@ def _default(info: FieldInfo) -> str:
 
 def metrics_table() -> Iterator[str]:
     """One row per metric, from the registry itself."""
-    registry = CollectorRegistry()
-    scores = LiveScores(Forecaster(ModelSpec("", (), (Output(1),)), coverage=0.9), absolute=False)
-    Metrics(registry, Watch(PredictionSpread(1, 1), scores))
-    yield "| metric | type | labels | meaning |"
-    yield "|---|---|---|---|"
+    registry, spec = CollectorRegistry(), ModelSpec("", (), (Output(1),))
+    Metrics(
+        registry,
+        Watch(
+            PredictionSpread(1, 1),
+            LiveScores(Forecaster(spec, coverage=0.9), absolute=False),
+            drift=InputDrift(spec),
+            expected=ExpectedInstruments(Rules((), Never())),
+        ),
+    )
+    yield "| metric | type | unit | labels | meaning |"
+    yield "|---|---|---|---|---|"
     families = [
         (metric, getattr(collector, "_labelnames", ()) or getattr(metric, "_labelnames", ()))
         for collector in registry._collector_to_names
@@ -107,7 +118,7 @@ def metrics_table() -> Iterator[str]:
     for metric, names in sorted(families, key=lambda pair: pair[0].name):
         name = metric.name + ("_total" if metric.type == "counter" else "")
         labels = ", ".join(f"`{label}`" for label in names)
-        yield f"| `{name}` | {metric.type} | {labels} | {metric.documentation} |"
+        yield f"| `{name}` | {metric.type} | {unit_of(name)} | {labels} | {metric.documentation} |"
 
 
 def reasons_table() -> Iterator[str]:

@@ -18,8 +18,10 @@ from daemon.core.records import Message
 from daemon.dev.tables import TABLES, filled
 from daemon.errors import SettingsError
 from daemon.health import Health, HealthServer
-from daemon.metrics import BatchHistogram, Metrics, Watch
-from daemon.spread import FEWEST, OTHER, WINDOW, PredictionSpread
+from daemon.histogram import BatchHistogram
+from daemon.metrics import Metrics
+from daemon.spread import FEWEST, WINDOW, PredictionSpread
+from daemon.watched import Watch
 from schemas import Reason, ResetCause
 
 
@@ -97,18 +99,6 @@ def test_a_constant_forecast_shows_as_collapsed() -> None:
     assert found["tickcast_prediction_variance", ("STUCK",)] == 0
     assert found["tickcast_prediction_variance_ratio", ("GOOD",)] > 0.3
     assert found["tickcast_collapsed_instruments", ()] == 1
-
-
-def test_five_thousand_instruments_leave_the_series_bounded() -> None:
-    registry = CollectorRegistry()
-    spread = PredictionSpread(1, instruments_max=50)
-    metrics = Metrics(registry, Watch(spread, validation_variance=1.0))
-    rng = np.random.default_rng(0)
-    names = [f"I{i % 5000}" for i in range(5000 * FEWEST)]
-    metrics.committed(batch_of(names, rng.standard_normal((len(names), 1))), now=0)
-    labelled = [labels for name, labels in samples(registry) if name == "tickcast_prediction_variance"]
-    assert len(labelled) == 51
-    assert (OTHER,) in labelled
 
 
 def test_given_up_partitions_disappear_from_the_lag() -> None:
