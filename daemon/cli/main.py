@@ -26,6 +26,7 @@ from daemon.cli import (
     demo,
     doctor,
     features,
+    market,
     probe,
     replay,
     rewind,
@@ -60,6 +61,7 @@ app.add_typer(deadletters.app, name="deadletters")
 app.command()(rewind.rewind)
 app.command()(audit.audit)
 app.command()(replay.replay)
+app.command()(market.market)
 app.command()(train.train)
 app.command()(backtest.backtest)
 app.command()(convert.convert)
