@@ -13,11 +13,14 @@ from kafka.net.compat import KafkaNetClient
 
 from daemon.errors import AccessDenied, BrokerUnavailable, Fenced, TickcastError, TopicError
 from daemon.transport.connection import Connection
+from daemon.transport.knock import knock
 
 _log = logging.getLogger(__name__)
 
 #: One attempt to reach a broker; short, so that a wrong password is reported in seconds and not after the whole wait.
 ATTEMPT_SECONDS = 5.0
+#: Between attempts while the endpoint for tokens does not answer.
+TOKEN_RETRY_SECONDS = 1.0
 #: The least time between two questions of one client for metadata, its first included. kafka-python takes no option for
 #: it, and its 100 ms were half of a restart: consumer 0.1 s, producer 0.3 s.
 METADATA_BACKOFF_MS = 10
@@ -55,7 +58,8 @@ def connect(client: Callable[..., Client], connection: Connection, timeout_secon
     Raises
     ------
     BrokerUnavailable : no broker answered
-    AccessDenied : a broker refused our login
+    AccessDenied : a broker refused our login or certificate, or is not to be trusted
+    SettingsError : a file with a secret cannot be read any more
     """
     deadline = time.monotonic() + timeout_seconds
     networks: list[KafkaNetClient] = []
@@ -66,12 +70,16 @@ def connect(client: Callable[..., Client], connection: Connection, timeout_secon
         networks.append(network)
         return network
 
+    def attempt_seconds() -> float:
+        return max(0.1, min(ATTEMPT_SECONDS, deadline - time.monotonic()))
+
     while True:
-        attempt_seconds = max(0.1, min(ATTEMPT_SECONDS, deadline - time.monotonic()))
+        if connection.protocol != "PLAINTEXT":
+            _knock_in_time(connection, attempt_seconds(), deadline)
         try:
             return client(
                 **connection.client_options(),
-                bootstrap_timeout_ms=attempt_seconds * 1000,
+                bootstrap_timeout_ms=attempt_seconds() * 1000,
                 kafka_client=build_network,
                 **options,
             )
@@ -81,14 +89,29 @@ def connect(client: Callable[..., Client], connection: Connection, timeout_secon
             network.close()
             if refusal is not None:
                 raise AccessDenied(
-                    f"{connection.bootstrap_servers} refuses our login ({reason(refusal)}); check [kafka] security"
+                    f"{connection.bootstrap_servers} refuses our login ({reason(refusal)}); check [kafka.security]"
                 ) from error
+            if connection.protocol == "PLAINTEXT":
+                knock(connection, attempt_seconds())  # perhaps it speaks, but in another protocol
             if time.monotonic() >= deadline:
                 raise BrokerUnavailable(
                     f"no Kafka broker answered at {connection.bootstrap_servers} within {timeout_seconds:g} s; "
                     "is it running, and is [kafka] bootstrap_servers right?"
                 ) from error
             _log.warning("no Kafka broker answers at %s yet, trying again", connection.bootstrap_servers)
+
+
+def _knock_in_time(connection: Connection, attempt_seconds: float, deadline: float) -> None:
+    """Knock; an endpoint for tokens that does not answer is waited for as a broker is."""
+    while True:
+        try:
+            knock(connection, attempt_seconds)
+            return
+        except BrokerUnavailable as error:
+            if time.monotonic() >= deadline:
+                raise
+            _log.warning("%s; trying again", error)
+            time.sleep(TOKEN_RETRY_SECONDS)
 
 
 def let_go(producer: KafkaProducer, wait_seconds: float) -> None:
