@@ -159,6 +159,8 @@ def _logins(listener: str) -> dict[str, str]:
         f"{prefix}.scram-sha-512.sasl.jaas.config": f"{security}.scram.ScramLoginModule required;",
         f"{prefix}.oauthbearer.sasl.jaas.config": f"{security}.oauthbearer.OAuthBearerLoginModule required;",
         f"{prefix}.oauthbearer.sasl.server.callback.handler.class": unsecured,
+        # Otherwise a session outlives its token.
+        f"{prefix}.connections.max.reauth.ms": "3600000",
     }
 
 

@@ -3,7 +3,8 @@
 kafka-python retries whatever goes wrong at the door and ends with "unable to bootstrap": an unknown authority, a wrong
 protocol and an absent broker look the same. A refused login it tells, unless the refusal arrives together with the end
 of the connection: then it is dropped, and on a busy machine it was lost every time for 60 s (3.0.12). And by then it
-has tried some ten times in 5 s, which locks an account. One knock is one attempt, and its answer is the broker's own.
+has tried some ten times in 5 s, which locks an account. One knock is one attempt, and its answer is the broker's own;
+it takes 1 ms in the clear, and a TLS handshake and a login where there are locks.
 
 Who refuses us, or cannot be trusted, is `AccessDenied`: trying again changes nothing. Who does not answer may come yet.
 """
@@ -84,8 +85,10 @@ class _Door:
                     self._talk(line)
             except ssl.SSLError as error:
                 raise self._explained(error) from error
-            except (OSError, KafkaError):  # hung up on, or answered in another language
+            except (OSError, KafkaError) as error:  # too slow, hung up on, or answered in another language
                 self._look_for_other_protocol()
+                if self._mechanism is None and isinstance(error, ConnectionError):
+                    return  # what is no Apache Kafka may not know the question
                 raise
 
     def _connect(self) -> socket.socket:
