@@ -34,7 +34,8 @@ ExtensionValue = Annotated[str, Field(pattern=r"^[ -~]+$")]
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Without their inputs: what is wrong may be a secret, and a validation error stands in tracebacks.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class SecuritySettings(Section):
@@ -292,7 +293,7 @@ class LogSettings(Section):
 class Settings(BaseSettings):
     """All settings of the daemon."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")  # type: ignore[assignment]
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)  # type: ignore[assignment]
 
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()
