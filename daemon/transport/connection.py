@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from daemon.config import KafkaSettings, SecuritySettings
 from daemon.errors import SettingsError
 from daemon.transport.oauth import token_provider
 from daemon.transport.secret_files import Secret, named, secret_of, warn_where_others_read
+
+_log = logging.getLogger(__name__)
 
 #: kafka-python backs off to 30 s between knocks by itself; a broker that comes back should be found sooner.
 RECONNECT_BACKOFF_MAX_MS = 1000
@@ -39,6 +42,7 @@ class Connection:
         SettingsError : a file that they name cannot be used; says which key, which file and why
         """
         _check_files(settings.security)
+        _warn_where_readable(settings.security)
         return cls(settings.bootstrap_servers, security_options(settings.security))
 
     @property
@@ -109,12 +113,19 @@ def _check_files(security: SecuritySettings) -> None:
                 pass
         except OSError as error:
             raise SettingsError(f"{named(key, file)}: {error.strerror}; make it readable for this user") from error
-        if key in SECRET_FILES:
-            warn_where_others_read(file, key)
     for key in ("password", "key_password", "client_secret"):
         if (secret := secret_of(security, key)) is not None:
             secret()
     _check_tls(security)
+
+
+def _warn_where_readable(security: SecuritySettings) -> None:
+    """Warn of secrets that others can read: in their files, or on the network."""
+    for key in SECRET_FILES:
+        if (file := getattr(security, key)) is not None:
+            warn_where_others_read(file, key)
+    if security.protocol == "SASL_PLAINTEXT" and security.mechanism in ("PLAIN", "OAUTHBEARER"):
+        _log.warning("%s under SASL_PLAINTEXT sends its secret in the clear; SASL_SSL does not", security.mechanism)
 
 
 def _check_tls(security: SecuritySettings) -> None:

@@ -271,6 +271,23 @@ def operator_rights(topics: TopicSettings, group: str) -> list[Right]:
     ]
 
 
+RIGHTS_PAGE = Path(__file__).parents[2] / "docs" / "rights.md"
+
+
+def test_the_page_about_rights_lists_exactly_these() -> None:
+    if not RIGHTS_PAGE.exists():
+        pytest.skip("docs/rights.md is not written yet")
+    topics = TopicSettings(scores="scores")
+    names = {f"`[topics] {role}`": getattr(topics, role) for role in TopicSettings.model_fields}
+    names |= {"`[kafka] group_id`": "group", "`[kafka] group_id` + `/`, prefixed": "group/"}
+    table = RIGHTS_PAGE.read_text("utf-8").partition("|---|")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in table.splitlines()[1:]]
+    kinds = {"topic": TOPIC, "group": GROUP, "transactional id": TRANSACTION}
+    assert {(kinds[kind], names[name], ACLOperation[operation]) for kind, name, operation, _ in rows} == set(
+        daemon_rights(topics, "group").values()
+    )
+
+
 @contextmanager
 def running(desk: Desk, user: str, password: str, **security: Any) -> Iterator[ChildDaemon]:
     daemon = ChildDaemon(desk.directory, desk.settings(user, password, **security), name=f"daemon-{user}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import traceback
 from collections.abc import Mapping
@@ -171,14 +170,20 @@ def test_what_is_no_certificate_or_key_is_named_at_the_start(tmp_path: Path, key
     assert CANARY not in str(caught.value)
 
 
-def test_a_secret_that_everybody_can_read_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_secret_that_others_can_read_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = secret_file(tmp_path / "password", CANARY)
-    settings = KafkaSettings(security=SecuritySettings(**LOGIN, password_file=file))
-    with caplog.at_level(logging.WARNING):
-        Connection.from_settings(settings)
-        assert caplog.messages == []
-        file.chmod(0o644)
-        Connection.from_settings(settings)
-    assert caplog.messages == [
+
+    def warnings(protocol: str, mechanism: str) -> list[str]:
+        login = LOGIN | {"protocol": protocol, "mechanism": mechanism, "password_file": file}
+        caplog.clear()
+        Connection.from_settings(KafkaSettings(security=SecuritySettings(**login)))
+        return caplog.messages
+
+    assert warnings("SASL_SSL", "PLAIN") == warnings("SASL_PLAINTEXT", "SCRAM-SHA-512") == []
+    assert warnings("SASL_PLAINTEXT", "PLAIN") == [
+        "PLAIN under SASL_PLAINTEXT sends its secret in the clear; SASL_SSL does not"
+    ]
+    file.chmod(0o644)
+    assert warnings("SASL_SSL", "PLAIN") == [
         f"kafka.security.password_file = {file} can be read by every user of this machine; chmod o-r"
     ]
