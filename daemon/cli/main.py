@@ -37,6 +37,7 @@ from daemon.cli import (
     train,
 )
 from daemon.errors import TickcastError
+from daemon.logs import printable
 
 EXIT_WRONG_USE = 2
 EXIT_INTERRUPTED = 130
@@ -110,7 +111,7 @@ def _exit_code() -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print("tickcast: error:", " ".join(message.split()), file=sys.stderr)
+    print("tickcast: error:", printable(" ".join(message.split())), file=sys.stderr)
     return code
 
 
