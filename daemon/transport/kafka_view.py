@@ -14,14 +14,19 @@ from typing import NamedTuple, TypeVar
 import kafka.codec
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec, TransactionDescription
-from kafka.errors import TransactionalIdAuthorizationFailedError, TransactionalIdNotFoundError, UnsupportedCodecError
+from kafka.errors import (
+    RetriableError,
+    TransactionalIdAuthorizationFailedError,
+    TransactionalIdNotFoundError,
+    UnsupportedCodecError,
+)
 from kafka.protocol.api_key import ApiKey
 from kafka.protocol.consumer import IsolationLevel
 
 from daemon.config import TopicSettings
 from daemon.errors import AccessDenied, TickcastError
 from daemon.transport.admin import places_of, read_topics
-from daemon.transport.admin_client import admin_client, coordinated
+from daemon.transport.admin_client import admin_client, coordinated, patiently
 from daemon.transport.admin_line import AdminLine
 from daemon.transport.connection import Connection
 from daemon.transport.group import GroupStatus, ask_group
@@ -33,6 +38,8 @@ from daemon.transport.topics import Place, TopicFacts
 KNOCK_SECONDS = 5.0
 #: One question may take so long. A cluster that has just been made creates its coordinators meanwhile: 1-2 s were seen.
 ASK_SECONDS = 10.0
+#: How long a question is asked again where a broker is down: the client first has to find that out.
+PATIENCE_SECONDS = 3.0
 #: Where groups keep their offsets and transactions their state: without these nothing is committed.
 INTERNAL_TOPICS = ("__consumer_offsets", "__transaction_state")
 CODECS: Mapping[str, Callable[[], bool]] = {
@@ -103,6 +110,19 @@ class ClusterView:
         """Let the connection go."""
         self._line.close()
 
+    def brokers(self) -> dict[Broker, bool]:
+        """Return the registered brokers, and of each whether the cluster has lost it: it is fenced."""
+
+        def ask(admin: KafkaAdminClient) -> dict[Broker, bool]:
+            # Releases before 4.0 leave out those that are fenced.
+            described = admin.describe_cluster()["brokers"]
+            return {
+                Broker(each["broker_id"], f"{each['host']}:{each['port']}"): bool(each.get("is_fenced"))
+                for each in described
+            }
+
+        return self._ask(ask, "asking for the brokers")
+
     def requests(self, broker: Broker) -> dict[str, int]:
         """Return the requests that a broker knows, each with its highest version; it has to answer for that."""
 
@@ -111,7 +131,7 @@ class ClusterView:
             names = {key.value: key.name for key in ApiKey}
             return {names[key]: highest for key, (_, highest) in known.items() if key in names}
 
-        return self._ask(ask, f"asking broker {broker.id} at {broker.address}", KNOCK_SECONDS)
+        return self._line.ask(ask, f"asking broker {broker.id} at {broker.address}", KNOCK_SECONDS)
 
     def release(self) -> str:
         """Return the release of Kafka that the brokers' requests are of, e.g. 4.3."""
@@ -188,8 +208,11 @@ class ClusterView:
         places = [TopicPartition(topic, partition) for partition in partitions]
         return self._ask(lambda admin: _open_transactions(admin, places), f"asking for transactions in {topic}")
 
-    def _ask(self, question: Callable[[KafkaAdminClient], Answer], doing: str, seconds: float = ASK_SECONDS) -> Answer:
-        return self._line.ask(question, doing, seconds)
+    def _ask(self, question: Callable[[KafkaAdminClient], Answer], doing: str) -> Answer:
+        """Ask any broker: one that is down is tried only once, while the client remembers."""
+        return self._line.ask(
+            lambda admin: patiently(lambda: question(admin), (RetriableError,), PATIENCE_SECONDS), doing, ASK_SECONDS
+        )
 
 
 def missing_codecs() -> list[str]:

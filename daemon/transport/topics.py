@@ -70,6 +70,11 @@ class TopicFacts:
     places: tuple[Place, ...] = ()
 
     @property
+    def led(self) -> list[int]:
+        """The partitions that somebody leads: the others answer no question."""
+        return [place.partition for place in self.places if place.leader is not None]
+
+    @property
     def message_bytes_max(self) -> int | None:
         """The largest record batch it takes, or None where that cannot be read."""
         value = self.config.get("max.message.bytes")

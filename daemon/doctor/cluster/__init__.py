@@ -17,7 +17,7 @@ from daemon.config import Settings
 from daemon.doctor.cluster import brokers, flow, group, recovery, rights, topics, transactions
 from daemon.doctor.cluster.commands import Commands
 from daemon.doctor.cluster.looks import Ends, Look
-from daemon.doctor.finding import Check, Outcome, Report, skip_all
+from daemon.doctor.finding import Check, Outcome, Report, registered, skip_all
 from daemon.doctor.material import Listener
 from daemon.errors import AccessDenied, BrokerUnavailable, TickcastError, TopicError
 from daemon.transport.connection import Connection
@@ -106,11 +106,15 @@ class _Examination:
     def run(self, contacts: Sequence[Contact], sample: int, watch_seconds: float) -> None:
         """Ask, and judge the answers, family by family."""
         view, reader, commands, settings = self._view, self._reader, self._commands, self._commands.settings
-        known = brokers.brokers_of(contacts)
-        described = _Asked(lambda: self._describe(len(known)))
+        reached = brokers.reach(contacts, view)
+        described = _Asked(lambda: self._describe(len(reached)))
         internal = _Asked(view.internal_places)
-        self._make("asking brokers", brokers.ANSWERS, lambda: brokers.examine_answers(contacts, view))
-        self._make("asking brokers", brokers.SETTINGS, lambda: brokers.examine_settings(known, view))
+        self._make("asking brokers", brokers.ANSWERS, lambda: brokers.examine_answers(contacts, reached))
+        there = [each.broker for each in reached if each.error is None]
+        if not there:
+            self.outcomes += skip_all(self._left(), "no broker can be reached at the address that it gives to clients")
+            return
+        self._make("asking brokers", brokers.SETTINGS, lambda: brokers.examine_settings(there, view))
         self._make("asking for rights", rights.CHECKS, lambda: rights.examine_rights(described(), view, commands))
         self._make("asking for topics", topics.TOPICS, lambda: topics.examine_topics(described(), commands))
         self._make("asking for topics", topics.CONFIGS, lambda: topics.examine_configs(described(), commands))
@@ -123,10 +127,10 @@ class _Examination:
             ),
         )
 
-        began = time.monotonic()
-        ends = _Asked(lambda: self._look_at_ends(described()))
-        first = _Asked(lambda: self._look(ends()))
-        kept = _Asked(lambda: recovery.read_checkpoints(reader, ends().bounds, settings.kafka.group_id))
+        ends = _Asked(lambda: self._ends(described()))
+        first = _Asked(lambda: self._look(described(), ends))
+        # In this order: where a service is at work, checkpoints, then offsets, then ends of ticks are each the further.
+        kept = _Asked(lambda: recovery.read_checkpoints(reader, described(), settings.kafka.group_id))
         self._make(
             "reading checkpoints",
             recovery.OF_CHECKPOINTS,
@@ -135,13 +139,14 @@ class _Examination:
         self._make(
             "reading checkpoints", (recovery.PINNED_MISSING,), lambda: recovery.examine_pin(kept(), reader, commands)
         )
+        began = time.monotonic()
         taken = _Asked(lambda: flow.take_sample(reader, ends(), sample, self._listen))
         self._make("reading ticks", flow.OF_SAMPLE, lambda: flow.examine_sample(taken(), ends(), commands))
 
         self._listen("looking a second time", None)
         time.sleep(max(0.0, began + watch_seconds - time.monotonic()))
-        later = _Asked(lambda: self._look_at_ends(described()))
-        second = _Asked(lambda: self._look(later()))
+        later = _Asked(lambda: self._ends(described()))
+        second = _Asked(lambda: self._look(described(), later))
         self._make(
             "looking a second time", group.CHECKS, lambda: group.examine_group(first(), second(), reader, commands)
         )
@@ -166,6 +171,11 @@ class _Examination:
             made += skip_all([check for check in checks if check.code not in done], str(error))
         self.outcomes += made
 
+    def _left(self) -> list[Check]:
+        """Return the checks that have not been made."""
+        made = {outcome.check.code for outcome in self.outcomes}
+        return [check for check in registered() if "cluster" in check.of and check.code not in made]
+
     def _describe(self, broker_count: int) -> dict[str, TopicFacts]:
         view = self._view
         self.facts |= {"cluster": view.cluster_id(), "kafka": view.release(), "brokers": broker_count}
@@ -175,22 +185,20 @@ class _Examination:
 
     def _written(self, described: Mapping[str, TopicFacts], internal: Mapping[str, Sequence[Place]]) -> Places:
         """Return the partitions that transactions of the service touch, as far as somebody leads them."""
-        places = {topic.name: _led(topic.places) for topic in described.values()}
+        places = {topic.name: topic.led for topic in described.values()}
         if kept := internal.get(OFFSETS_TOPIC):
-            own = offsets_partition(self._commands.settings.kafka.group_id, len(kept))
-            places[OFFSETS_TOPIC] = [partition for partition in _led(kept) if partition == own]
+            own = kept[offsets_partition(self._commands.settings.kafka.group_id, len(kept))]
+            places[OFFSETS_TOPIC] = [] if own.leader is None else [own.partition]
         return {topic: partitions for topic, partitions in places.items() if partitions}
 
-    def _look_at_ends(self, described: Mapping[str, TopicFacts]) -> Ends:
+    def _ends(self, described: Mapping[str, TopicFacts]) -> Ends:
         ticks = described["ticks"]
-        partitions = _led(ticks.places)
-        if not partitions:
-            raise TopicError(f"no partition of {ticks.name} can be read")
-        return Ends(_now_ms(), ticks.name, self._view.bounds(ticks.name, partitions))
+        return Ends(_now_ms(), ticks.name, self._view.bounds(ticks.name, _led(ticks)))
 
-    def _look(self, ends: Ends) -> Look:
-        group_id = self._commands.settings.kafka.group_id
-        return Look(ends.at_ms, ends.topic, ends.bounds, self._view.group(group_id, ends.topic, list(ends.bounds)))
+    def _look(self, described: Mapping[str, TopicFacts], ends: _Asked[Ends]) -> Look:
+        ticks = described["ticks"]
+        group = self._view.group(self._commands.settings.kafka.group_id, ticks.name, _led(ticks))
+        return Look(**vars(ends()), group=group)
 
 
 def _require_one(contacts: Sequence[Contact], servers: str) -> None:
@@ -210,8 +218,16 @@ def _require_one(contacts: Sequence[Contact], servers: str) -> None:
     )
 
 
-def _led(places: Sequence[Place]) -> list[int]:
-    return [place.partition for place in places if place.leader is not None]
+def _led(ticks: TopicFacts) -> list[int]:
+    """Return the partitions of the ticks that somebody leads.
+
+    Raises
+    ------
+    TopicError : there is none
+    """
+    if not ticks.led:
+        raise TopicError(f"no partition of {ticks.name} can be read")
+    return ticks.led
 
 
 def _now_ms() -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
 from daemon.doctor.finding import Check, Measurement, Outcome, judge, register
-from daemon.errors import TickcastError
+from daemon.errors import BrokerUnavailable, TickcastError
 from daemon.transport.kafka_sink import TRANSACTION_TIMEOUT_SECONDS
 from daemon.transport.kafka_source import SESSION_TIMEOUT_MS
 from daemon.transport.kafka_view import KNOCK_SECONDS, Broker, ClusterView, Contact
@@ -129,19 +131,38 @@ NEEDED = {
 }
 
 
-def examine_answers(contacts: Sequence[Contact], view: ClusterView) -> Iterator[Outcome]:
+class Reached(NamedTuple):
+    """What came of asking one broker for the requests that it knows."""
+
+    broker: Broker
+    seconds: float
+    requests: Mapping[str, int]
+    error: TickcastError | None
+
+
+def reach(contacts: Sequence[Contact], view: ClusterView) -> list[Reached]:
+    """Ask each broker at the address that it gives to clients, also one that the cluster has lost."""
+    brokers = {broker: False for contact in contacts for broker in contact.brokers}
+    with suppress(TickcastError):  # where none can be reached, those are all there is to know
+        brokers |= view.brokers()
+    found = []
+    for broker, lost in sorted(brokers.items()):
+        began, requests, failure = time.monotonic(), {}, None
+        try:
+            if lost:
+                raise BrokerUnavailable(f"it is registered at {broker.address}, and the cluster hears nothing of it")
+            requests = view.requests(broker)
+        except TickcastError as error:
+            failure = error
+        found.append(Reached(broker, time.monotonic() - began, requests, failure))
+    return found
+
+
+def examine_answers(contacts: Sequence[Contact], reached: Sequence[Reached]) -> Iterator[Outcome]:
     """Judge who answers: the bootstrap servers, and the brokers that they name."""
     yield judge(SERVER_SILENT, [_answered(each.server, each.error, each.seconds) for each in contacts])
-    silent, known = [], {}
-    for broker in brokers_of(contacts):
-        began, error = time.monotonic(), None
-        try:
-            known[_name(broker)] = view.requests(broker)
-        except TickcastError as failure:
-            error = failure
-        silent.append(_answered(_name(broker), error, time.monotonic() - began))
-    yield judge(BROKER_SILENT, silent)
-    yield judge_requests(known)
+    yield judge(BROKER_SILENT, [_answered(_name(each.broker), each.error, each.seconds) for each in reached])
+    yield judge_requests({_name(each.broker): each.requests for each in reached if each.error is None})
 
 
 def judge_requests(known: Mapping[str, Mapping[str, int]]) -> Outcome:
@@ -163,11 +184,6 @@ def examine_settings(brokers: Sequence[Broker], view: ClusterView) -> Iterator[O
     most = _measured(settings, "group.max.session.timeout.ms", lambda text: SESSION - _ms(text))
     yield judge(SESSION_LIMITS, [*least, *most], otherwise="the brokers do not show their limits")
     yield _judged(OFFSETS_FORGOTTEN, settings, "offsets.retention.minutes", lambda text: 60 * int(text))
-
-
-def brokers_of(contacts: Sequence[Contact]) -> list[Broker]:
-    """Return the brokers of the cluster, as the servers know them."""
-    return sorted({broker for contact in contacts for broker in contact.brokers})
 
 
 def _answered(name: str, error: TickcastError | None, seconds: float) -> Measurement:

@@ -10,7 +10,7 @@ from daemon.core.marker import Marker, MarkerError
 from daemon.doctor.cluster.commands import Commands
 from daemon.doctor.cluster.looks import READ_SECONDS, Look, tick_at
 from daemon.doctor.finding import Check, Measurement, Outcome, judge, register
-from daemon.errors import BrokerUnavailable, BundleError
+from daemon.errors import BrokerUnavailable, BundleError, TopicError
 from daemon.model.shelf import Shelf
 from daemon.pins import PinFollower
 from daemon.tools.state_topic import LOOK_BACK, newest_marker
@@ -95,15 +95,18 @@ class Checkpoints:
     faults: dict[int, str] = field(default_factory=dict)
 
 
-def read_checkpoints(reader: Reader, partitions: Mapping[int, object], group_id: str) -> Checkpoints:
+def read_checkpoints(reader: Reader, topics: Mapping[str, TopicFacts], group_id: str) -> Checkpoints:
     """Look for the newest marker of each partition near its end.
 
     Raises
     ------
-    TopicError, AccessDenied
+    TopicError : there is no such topic
+    AccessDenied
     """
+    if not topics["state"].led:
+        raise TopicError(f"no partition of {topics['state'].name} can be read")
     found = Checkpoints()
-    for partition in partitions:
+    for partition in topics["state"].led:
         try:
             marker = newest_marker(reader, partition, patience_seconds=READ_SECONDS, look_back_max=LOOK_BACK_MAX)
         except MarkerError as error:
