@@ -28,14 +28,14 @@ import numpy as np
 from kafka import KafkaProducer
 
 from daemon.config import Settings, load_settings
-from daemon.dev.broker import Broker, find_broker, free_port, start_broker
+from daemon.dev.broker import Broker, find_broker, free_port
 from daemon.dev.market import Market
 from daemon.transport.admin import create_topics
 from daemon.transport.connection import Connection
 from daemon.transport.group import read_group
 from tests.bundles import tiny_bundle
 from tests.documents.blocks import ROOT, Block
-from tests.documents.ways import ADDED, ENDLESS, OFFLINE, STOPPED, TENSORFLOW, VERDICTS, WRITES, command_name
+from tests.documents.ways import ADDED, ENDLESS, JUDGING, OFFLINE, STOPPED, TENSORFLOW, VERDICTS, WRITES, command_name
 
 #: Four other things share the machine.
 PATIENCE_SECONDS = 120.0
@@ -92,7 +92,11 @@ class Stage:
         for word in words:
             if word not in written:
                 self.make_file(word)
-        name = command_name(command)
+        self._prepare_service(command_name(command), words)
+
+    def _prepare_service(self, name: str | None, words: Sequence[str]) -> None:
+        if name == "broker stop":
+            self._stop()
         if name is None or name.split()[0] in OFFLINE or (name in TENSORFLOW and "--topic" not in words):
             return
         if name in TENSORFLOW:
@@ -105,7 +109,8 @@ class Stage:
             self._stop()
         else:
             self.serve()
-            self.feed()
+            if name in JUDGING:
+                self.feed()
 
     def python(self, block: Block) -> str:
         """Run a block of Python until it ends, or until it has printed what it is there for; return what it printed.
@@ -140,6 +145,8 @@ class Stage:
             "PYTHONPATH": str(ROOT),
             "TICKCAST_METRICS__PORT": "0",
             "TICKCAST_LOG__FORMAT": "json",
+            # what was answered stands in the state topic, for who asks at once
+            "TICKCAST_PIPELINE__CHECKPOINT_SECONDS": "0",
             # a file that is replayed twice is late the second time
             "TICKCAST_PIPELINE__DEAD_LETTER_RATIO_MAX": "1",
         }
@@ -151,7 +158,11 @@ class Stage:
         """Return the broker of the folder, started where it does not run."""
         found = find_broker(self._broker_folder)
         if found is None:
-            found = start_broker(self._port, self._broker_folder)
+            # by the program: a child of ours that ended would stay a zombie, which `broker stop` waits for
+            start = ["tickcast", "broker", "start", "--port", str(self._port or 0)]
+            subprocess.run(start, cwd=self.folder, env=self.environment(), check=True, capture_output=True)
+            found = find_broker(self._broker_folder)
+            assert found is not None
             self._port = found.port
         return found
 
@@ -162,12 +173,11 @@ class Stage:
         create_topics(Connection(self.broker().bootstrap), self.settings.topics, None, None)
 
     def serve(self) -> None:
-        """Have a daemon that has answered ticks."""
+        """Have a daemon, which has answered ticks."""
         if self._terminal is not None and self._terminal.lives:
             return
         self.create_topics()
         self._begin(f"tickcast run --config {SETTINGS_FILE}", "run")
-        self.feed()
 
     def feed(self, count: int = 60) -> None:
         """Send quotes of BTCUSDT, the last of them too late, and wait until the daemon has answered."""
@@ -220,6 +230,7 @@ class Stage:
             raise
         if name == "run":
             self._terminal = terminal
+            self.feed()
         else:
             terminal.stop()
 

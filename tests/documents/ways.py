@@ -45,6 +45,8 @@ ENDLESS = frozenset({"run", "watch", "broker run"})
 OFFLINE = frozenset({"backtest", "broker", "config", "doctor", "features"})
 #: Commands that want a group that stands still.
 STOPPED = frozenset({"rewind", "state reset"})
+#: Commands that want ticks answered since the one before.
+JUDGING = frozenset({"audit"})
 #: Commands that import TensorFlow; they run in a test of their own, in one process.
 TENSORFLOW = frozenset({"convert", "doctor data", "doctor model", "probe", "train"})
 #: Options behind which stands what a command writes.
