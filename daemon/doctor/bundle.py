@@ -50,7 +50,7 @@ DEAD_LETTERS = register(
         measures="share of the readable ticks, by reason",
         limit=0.0,
         problem_limit=0.01,
-        remedy="send the fields that the model reads; the README's table of reasons says what each means",
+        remedy="send the fields that the model reads; docs/messages.md says what each reason means",
     )
 )
 OTHER_SCALES = register(
