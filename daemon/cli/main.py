@@ -34,6 +34,7 @@ from daemon.cli import (
     status,
     topics,
     train,
+    watch,
 )
 from daemon.errors import TickcastError
 
@@ -51,6 +52,7 @@ app = typer.Typer(
 )
 app.command()(run.run)
 app.command()(status.status)
+app.command()(watch.watch)
 app.command()(demo.demo)
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")

@@ -33,8 +33,9 @@ LAYERS: dict[str, int] = {
     "daemon.training": 6,
     "daemon.doctor": 6,
     "daemon.tools": 6,
-    "daemon.dev": 6,
-    "daemon.cli": 7,
+    "daemon.web": 6,
+    "daemon.dev": 7,  # the demo shows the page
+    "daemon.cli": 8,
 }
 SIBLINGS = {("daemon.model", "daemon.transport"), ("daemon.transport", "daemon.model")}
 
