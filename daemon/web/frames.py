@@ -130,11 +130,12 @@ def _row(listing: Listing) -> Any:
 def _figures(name: str, listing: Listing | None) -> Any:
     """Describe the chosen instrument; what is not known is None."""
     if listing is None:
-        return {"name": name, "price": None, "latency_ms": None, "variance_count": 0, "horizons": []}
+        return {"name": name, "price": None, "price_ts_ms": 0, "latency_ms": None, "variance_count": 0, "horizons": []}
     judge = listing.judge
     return {
         "name": name,
         "price": listing.price,
+        "price_ts_ms": listing.price_ts / 1e6,
         "latency_ms": listing.latency_ms,
         "variance_count": judge.kept_count if judge else 0,
         "horizons": [

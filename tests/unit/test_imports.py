@@ -34,8 +34,8 @@ LAYERS: dict[str, int] = {
     "daemon.doctor": 6,
     "daemon.tools": 6,
     "daemon.web": 6,
-    "daemon.dev": 7,  # the demo shows the page
-    "daemon.cli": 8,
+    "daemon.dev": 6,
+    "daemon.cli": 7,
 }
 SIBLINGS = {("daemon.model", "daemon.transport"), ("daemon.transport", "daemon.model")}
 

@@ -6,9 +6,13 @@ import { clock, decimalsOf, number } from "./format.js";
 
 /** Places right of the newest tick, for the fan; horizons beyond it are reached by scrolling. */
 const AHEAD_MAX = 120;
-/** Of the width, the fan takes a quarter. */
+/** Beyond the last horizon there is room for its label. */
+const MARGIN = 1.15;
+/** Behind the newest tick there are three times the places of the fan, and at least one for so many pixels. */
 const BEHIND_PER_AHEAD = 3;
-const BEHIND_MIN = 60;
+const PIXELS_PER_PLACE = 5;
+/** Faster than this, seconds alone do not tell two labels apart. */
+const FAST_MS = 150;
 
 export class Chart {
   #shown = { generation: -1, number: 0 };
@@ -24,10 +28,10 @@ export class Chart {
       layout: { attributionLogo: false, fontFamily: getComputedStyle(document.body).fontFamily },
       crosshair: { mode: CrosshairMode.Magnet },
       rightPriceScale: { borderVisible: false, scaleMargins: { top: 0.08, bottom: 0.06 } },
-      timeScale: { borderVisible: false, tickMarkMaxCharacterLength: 8, minBarSpacing: 0.3 },
+      timeScale: { borderVisible: false, tickMarkMaxCharacterLength: 10, minBarSpacing: 0.3 },
       localization: {
         priceFormatter: (price) => number(price, decimalsOf(this.slots.last?.price ?? price)),
-        timeFormatter: (time) => this.#timeOf(time, { exact: true }),
+        timeFormatter: (time) => this.#timeOf(time, 3),
       },
     });
     this.series = this.chart.addSeries(LineSeries, { lineWidth: 2, priceLineVisible: false, crosshairMarkerRadius: 3 });
@@ -71,7 +75,7 @@ export class Chart {
   #setAll() {
     this.#first = this.slots.list[0].number;
     // The library keeps the labels of places it has seen; a new function makes it ask again.
-    this.chart.timeScale().applyOptions({ tickMarkFormatter: (time) => this.#timeOf(time) });
+    this.chart.timeScale().applyOptions({ tickMarkFormatter: (time) => this.#timeOf(time, this.#labelDecimals()) });
     this.series.setData([...this.#points(this.#first - 1)]);
   }
 
@@ -91,16 +95,21 @@ export class Chart {
   #frame() {
     const { horizons } = this.slots.last;
     this.#horizons = horizons.join();
-    const ahead = Math.min(Math.max(...horizons), AHEAD_MAX) * 1.12;
-    const behind = Math.max(ahead * BEHIND_PER_AHEAD, BEHIND_MIN);
     const width = this.chart.timeScale().width() || this.element.clientWidth;
+    const ahead = Math.min(Math.max(...horizons), AHEAD_MAX) * MARGIN + 2;
+    const behind = Math.max(ahead * BEHIND_PER_AHEAD, width / PIXELS_PER_PLACE);
     this.chart.timeScale().applyOptions({ rightOffset: ahead, barSpacing: width / (ahead + behind) });
     this.chart.timeScale().scrollToPosition(ahead, false);
   }
 
-  #timeOf(place, options) {
+  #timeOf(place, decimals) {
     const slot = this.slots.byNumber.get(place);
-    return slot ? clock(slot.atMs, options) : "";
+    return slot ? clock(slot.atMs, decimals) : "";
+  }
+
+  #labelDecimals() {
+    const pace = this.slots.pace();
+    return pace !== null && pace < FAST_MS ? 1 : 0;
   }
 
   #press(event) {

@@ -84,19 +84,27 @@ export class Drawing {
   #draw(layer, { context, mediaSize }) {
     if (!this.slots.last) return;
     const paint = new Brush(context, mediaSize, this.chart.timeScale(), this.series);
-    if (layer === "below") this.#drawPast(paint);
-    else this.#drawFan(paint);
+    if (layer === "below") {
+      this.#drawPast(paint);
+    } else {
+      this.#drawMisses(paint);
+      this.#drawFan(paint);
+    }
   }
 
   #drawPast(paint) {
-    const { accent, miss, soft } = this.colours;
+    const { accent, soft } = this.colours;
     this.#drawSessions(paint, soft);
     for (const run of runs(this.#past())) {
       paint.area(run, accent, 0.13);
       paint.line(run, accent, { alpha: 0.65, width: 1 });
-      for (const { x, lower, upper, outcome } of run) {
-        if (outcome !== null && lower !== null && (outcome < lower || outcome > upper)) paint.dot(x, outcome, miss, 2);
-      }
+    }
+  }
+
+  #drawMisses(paint) {
+    for (const { x, lower, upper, outcome } of this.#past()) {
+      if (outcome === null || lower === null || (lower <= outcome && outcome <= upper)) continue;
+      paint.dot(x, outcome, this.colours.miss, 2.5);
     }
   }
 

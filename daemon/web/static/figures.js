@@ -13,7 +13,8 @@ export function showForecast(slots) {
   const pace = slots.pace();
   const decimals = format.decimalsOf(last.price);
   write(byId("facts"), facts(last));
-  write(byId("now-words"), `made at ${format.clock(last.atMs, { exact: true })} from ${format.number(last.price, decimals)}`);
+  write(byId("price"), format.number(last.price, decimals), last.price);
+  write(byId("now-words"), `made at ${format.clock(last.atMs, 3)} from ${format.number(last.price, decimals)}`);
   byId("now").dataset.id = last.id;
   const rows = rowsOf(byId("now-rows"), last.horizons.length);
   last.horizons.forEach((horizon, index) => {
@@ -35,8 +36,10 @@ export function showForecast(slots) {
 /** Show what the server works out, twice a second. */
 export function showFigures(figures, slots, index) {
   const { last } = slots;
-  const reference = figures.price ?? last?.price ?? null;
-  write(byId("price"), reference === null ? format.NOTHING : format.number(reference, format.decimalsOf(reference)), reference);
+  if (figures.price !== null && figures.price_ts_ms > (last?.atMs ?? 0)) {
+    // A tick that no forecast has come for yet.
+    write(byId("price"), format.number(figures.price, format.decimalsOf(figures.price)), figures.price);
+  }
   write(byId("latency"), format.milliseconds(figures.latency_ms));
   write(byId("latency-words"), "from tick to forecast, median of the last 100");
   figures.horizons.forEach((each, row) => {
@@ -64,7 +67,7 @@ function showSkill(chosen, ahead) {
 /** What stood at one slot: the price, and what had been forecast for it. */
 export function legend(slot, slots, index) {
   const decimals = format.decimalsOf(slot.price);
-  const price = `${format.clock(slot.atMs, { exact: true })}  price ${format.number(slot.price, decimals)}`;
+  const price = `${format.clock(slot.atMs, 3)}  price ${format.number(slot.price, decimals)}`;
   const made = slots.forecastFor(slot.number, index);
   if (!made) return price;
   const [mean, lower, upper] = [made.mean, made.lower, made.upper].map((value) => format.number(value, decimals));

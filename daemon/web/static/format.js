@@ -17,13 +17,14 @@ export function number(value, decimals = 0) {
     format = new Intl.NumberFormat("en-GB", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
     numbers.set(decimals, format);
   }
-  return format.format(value).replace("-", "−");
+  const text = format.format(value);
+  return /[1-9]/.test(text) ? text.replace("-", "−") : text.replace("-", "");
 }
 
 export function signed(value, decimals) {
   if (value === null || value === undefined || !Number.isFinite(value)) return NOTHING;
   const text = number(value, decimals);
-  return value > 0 ? `+${text}` : text;
+  return value > 0 && /[1-9]/.test(text) ? `+${text}` : text;
 }
 
 /** Basis points from one price to another. */
@@ -50,16 +51,17 @@ export function milliseconds(value) {
 
 export function duration(ms) {
   if (!Number.isFinite(ms)) return NOTHING;
+  if (ms < 1000) return `${number(ms)} ms`;
   if (ms < 10_000) return `${number(ms / 1000, 1)} s`;
   if (ms < 120_000) return `${number(ms / 1000)} s`;
   return ms < 7_200_000 ? `${number(ms / 60_000)} min` : `${number(ms / 3_600_000)} h`;
 }
 
-export function clock(ms, { exact = false } = {}) {
+export function clock(ms, decimals = 0) {
   const time = new Date(ms);
   const two = (value) => String(value).padStart(2, "0");
   const text = `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
-  return exact ? `${text}.${String(time.getMilliseconds()).padStart(3, "0")}` : text;
+  return decimals ? `${text}.${String(time.getMilliseconds()).padStart(3, "0").slice(0, decimals)}` : text;
 }
 
 /** A session's label: its time of day where it is a time. */

@@ -29,7 +29,7 @@ export class List {
   #grow() {
     const item = document.createElement("li");
     const link = document.createElement("a");
-    const parts = ["name", "price", "move"].map((name) => {
+    const parts = ["name", "level", "move"].map((name) => {
       const part = document.createElement("span");
       part.className = name;
       return part;
@@ -59,7 +59,7 @@ export class List {
   }
 }
 
-function fill({ item, link, parts: [name, price, move] }, row, chosen) {
+function fill({ item, link, parts: [name, level, move] }, row, chosen) {
   item.hidden = row === null;
   if (row === null) return;
   if (link.dataset.name !== row.name) {
@@ -73,7 +73,7 @@ function fill({ item, link, parts: [name, price, move] }, row, chosen) {
     else link.removeAttribute("aria-current");
   }
   const expected = row.mean === null ? null : basisPoints(row.at, row.mean);
-  write(price, row.price === null ? "·" : number(row.price, decimalsOf(row.price)));
+  write(level, row.price === null ? "·" : number(row.price, decimalsOf(row.price)));
   write(move, points(expected));
   move.dataset.sign = String(Math.sign(expected ?? 0));
 }
