@@ -14,12 +14,14 @@ from typing import NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.cluster import ClusterMetadata
-from kafka.errors import OffsetOutOfRangeError
+from kafka.errors import LogTruncationError, OffsetOutOfRangeError
 
 from daemon.core.records import Record
 from daemon.errors import TopicError
+from daemon.transport.admin_line import AdminLine
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_client import close_in_time, connect, translate
+from daemon.transport.kafka_topic import find_topic_id
 from daemon.transport.offsets import When
 from daemon.transport.port import Readable
 
@@ -35,6 +37,8 @@ POLL_RECORDS = 1_000
 FETCH_MAX_WAIT_MS = 30
 #: How often the client asks for metadata of itself: new partitions and new topics are noticed that late.
 METADATA_MAX_AGE_MS = 5_000
+#: Where nothing comes for so long, the cluster is asked whether it is there: kafka-python polls on in silence.
+CHECK_SECONDS = 2.0
 CLOSE_TIMEOUT_SECONDS = 1.0
 
 #: Per topic: its id, and how many partitions it has.
@@ -73,7 +77,10 @@ class KafkaFollower:
         self._roles = {name: role for role, name in topics.items()}
         self._since = since
         self._timeout_seconds = timeout_seconds
+        self._admin = AdminLine(connection)
         self._consumer: KafkaConsumer | None = None
+        #: When the cluster was last heard of, on the monotonic clock.
+        self._heard = 0.0
         #: What the topics were when the positions were taken; empty before that.
         self._outline: Outline = {}
         #: Where each partition is read on.
@@ -91,8 +98,9 @@ class KafkaFollower:
             consumer = self._consumer or self._connect()
             anew = self._begin(consumer) if self._has_changed(consumer) else False
             fetched = consumer.poll(timeout_ms=timeout_seconds * 1000, max_records=POLL_RECORDS)
-        except OffsetOutOfRangeError:
-            self._outline = {}
+            self._check(bool(fetched))
+        except (OffsetOutOfRangeError, LogTruncationError):
+            self._outline = {}  # our positions mean nothing any more
             self._discard()
             return Followed({})
         except Exception as error:
@@ -105,8 +113,9 @@ class KafkaFollower:
         return Followed(found, anew)
 
     def close(self) -> None:
-        """Let the connection go. Bounded in time, never raises."""
+        """Let the connections go. Bounded in time, never raises."""
         self._discard()
+        self._admin.close()
 
     def _connect(self) -> KafkaConsumer:
         self._consumer = connect(
@@ -172,6 +181,16 @@ class KafkaFollower:
             place: max(firsts[place], min(max(starts[place], ends[place] - most), ends[place] - fewest))
             for place in places
         }
+
+    def _check(self, is_heard: bool) -> None:
+        now = time.monotonic()
+        if not is_heard and now > self._heard + CHECK_SECONDS:
+            topic = next(iter(self._roles))
+            doing = f"looking for topic {topic}"
+            self._admin.ask(lambda admin: find_topic_id(admin, topic), doing, self._timeout_seconds)
+            is_heard = True
+        if is_heard:
+            self._heard = now
 
     def _discard(self) -> None:
         """Let go of the consumer without waiting for one that does not answer."""

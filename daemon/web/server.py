@@ -35,6 +35,8 @@ POLL_SECONDS = 0.1
 RETRY_SECONDS = 1.0
 #: Streams end within a frame; this is for a page that does not read.
 CLOSE_SECONDS = 2
+#: What is on its way to a page that does not read is old news; the system would take megabytes of it.
+SEND_BUFFER_BYTES = 128 * 1024
 #: Longest name or search that is looked at; an instrument's name has at most 64 characters.
 TEXT_MAX = 64
 
@@ -119,11 +121,13 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        listener = socket.create_server((host, port), family=family)
     except OSError as error:
         raise SettingsError(
             f"--port {port}: cannot listen on {host}: {error.strerror}; give another, or 0 for a free one"
         ) from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    return listener
 
 
 async def serve(page: Page, follower: KafkaFollower, listener: socket.socket) -> None:

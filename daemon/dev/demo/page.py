@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from threading import Timer
 from types import TracebackType
 from typing import Any, Self
 
+from daemon.dev.broker import is_free
 from daemon.dev.child import to_toml
 
 #: Its imports take a second, on a busy machine several.
@@ -33,7 +33,7 @@ class ChildPage(AbstractContextManager["ChildPage"]):
         self.log = directory / "page.log"
         self._config = directory / "page.toml"
         self._config.write_text(to_toml({"kafka": settings["kafka"]}), "utf-8")
-        self._port = port if _is_free(port) else 0
+        self._port = port if is_free(port) else 0
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "daemon.cli.main", "watch"]
@@ -71,11 +71,3 @@ class ChildPage(AbstractContextManager["ChildPage"]):
             return f"live at {address}"
         said = self.log.read_text("utf-8", "replace").splitlines()
         return f"not shown: {said[-1].removeprefix('tickcast: error: ')}" if said else f"not shown; see {self.log}"
-
-
-def _is_free(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
