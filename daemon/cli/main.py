@@ -35,6 +35,7 @@ from daemon.cli import (
     status,
     topics,
     train,
+    watch,
 )
 from daemon.errors import TickcastError
 from daemon.logs import printable
@@ -53,6 +54,7 @@ app = typer.Typer(
 )
 app.command()(run.run)
 app.command()(status.status)
+app.command()(watch.watch)
 app.command()(demo.demo)
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
