@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from threading import Thread
+from socketserver import ThreadingMixIn
+from threading import BoundedSemaphore, Thread
 from typing import Any, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -25,6 +26,11 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from daemon.errors import SettingsError
+
+#: A request is one line and a few headers.
+SILENT_SECONDS = 5.0
+#: Requests at a time. A probe and two scrapes need three; a thread costs the loop nothing while it waits.
+REQUESTS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,16 +181,39 @@ def _close_hang(since: float, until: float, call: _Call | None, now: float) -> H
 
 
 class _Quiet(WSGIRequestHandler):
+    #: Who sends nothing for so long is hung up on.
+    timeout = SILENT_SECONDS
+
     def log_message(self, format: str, *args: Any) -> None:
         """Scrapes are no news."""
 
 
-class _Server(WSGIServer):
-    """One thread answers one request after the other: a scrape is rare, and the loop needs the processor."""
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each of a few requests: one that says nothing must not keep a probe waiting."""
+
+    daemon_threads = True
+    request_queue_size = REQUESTS_MAX
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.timeout = 10
+        self._free = BoundedSemaphore(REQUESTS_MAX)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer on a thread; who comes when all are busy is hung up on."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, and make room."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that went away or sent nonsense."""
 
 
 class HealthServer:

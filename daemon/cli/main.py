@@ -35,8 +35,10 @@ from daemon.cli import (
     status,
     topics,
     train,
+    watch,
 )
 from daemon.errors import TickcastError
+from daemon.logs import printable
 
 EXIT_WRONG_USE = 2
 EXIT_INTERRUPTED = 130
@@ -52,6 +54,7 @@ app = typer.Typer(
 )
 app.command()(run.run)
 app.command()(status.status)
+app.command()(watch.watch)
 app.command()(demo.demo)
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
@@ -110,7 +113,7 @@ def _exit_code() -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print("tickcast: error:", " ".join(message.split()), file=sys.stderr)
+    print("tickcast: error:", printable(" ".join(message.split())), file=sys.stderr)
     return code
 
 
