@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ class SecureKafka:
 
     broker: Broker
     papers: Papers
-    #: Listener -> host:port. TLS asks no certificate of clients, MUTUAL does, LOGIN is SASL_SSL, CLEAR SASL_PLAINTEXT.
+    #: Listener -> host:port. TLS asks no certificate of clients, MUTUAL does; STALE shows one that has expired; LOGIN
+    #: is SASL_SSL, CLEAR is SASL_PLAINTEXT.
     listeners: Mapping[str, str]
 
     def add_user(self, name: str, password: str, rights: Sequence[Right] = ()) -> None:
@@ -112,8 +114,8 @@ def _rule(name: str, right: Right) -> ACL:
 @contextmanager
 def running_secure_kafka(directory: Path) -> Iterator[SecureKafka]:
     """Run the broker in a directory of its own, on free ports."""
-    papers, keystore = _papers(directory)
-    names = ("PLAINTEXT", "CONTROLLER", "TLS", "MUTUAL", "LOGIN", "CLEAR")
+    papers, keystore, stale = _papers(directory)
+    names = ("PLAINTEXT", "CONTROLLER", "TLS", "STALE", "MUTUAL", "LOGIN", "CLEAR")
     ports: dict[str, int] = {}
     while len(set(ports.values())) < len(names):
         ports = {name: free_port() for name in names}
@@ -128,13 +130,14 @@ def running_secure_kafka(directory: Path) -> Iterator[SecureKafka]:
         "listeners": ",".join(f"{name}://{at}" for name, at in listeners.items()),
         "advertised.listeners": ",".join(f"{name}://{at}" for name, at in listeners.items() if name != "CONTROLLER"),
         "listener.security.protocol.map": (
-            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,TLS:SSL,MUTUAL:SSL,LOGIN:SASL_SSL,CLEAR:SASL_PLAINTEXT"
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,TLS:SSL,STALE:SSL,MUTUAL:SSL,LOGIN:SASL_SSL,CLEAR:SASL_PLAINTEXT"
         ),
         "controller.quorum.voters": f"1@{listeners['CONTROLLER']}",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",
         **tls,
         "listener.name.mutual.ssl.client.auth": "required",
+        "listener.name.stale.ssl.keystore.location": str(stale),
         "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
         **_logins("login"),
         **_logins("clear"),
@@ -179,13 +182,16 @@ def secret_file(file: Path, text: str) -> Path:
     return file
 
 
-def _papers(directory: Path) -> tuple[Papers, Path]:
-    """Make the certificates; return them and the broker's keystore."""
+def _papers(directory: Path) -> tuple[Papers, Path, Path]:
+    """Make the certificates; return them and the broker's keystores, a good one and one that has expired."""
     ours, others = trustme.CA(), trustme.CA()
     for name, authority in (("ca.pem", ours), ("other-ca.pem", others)):
         authority.cert_pem.write_to_path(str(directory / name))
-    server = ours.issue_cert(HOST)
-    keystore = secret_file(directory / "broker.pem", _pkcs8(server, NoEncryption()) + _chain(server))
+    server, old = ours.issue_cert(HOST), ours.issue_cert(HOST, not_after=datetime(2020, 1, 1, tzinfo=UTC))
+    keystore, stale = (
+        secret_file(directory / name, _pkcs8(leaf, NoEncryption()) + _chain(leaf))
+        for name, leaf in (("broker.pem", server), ("stale.pem", old))
+    )
     client, foreign = ours.issue_cert("client@tickcast.test"), others.issue_cert("client@tickcast.test")
     password = "key-canary-0815"
     papers = Papers(
@@ -198,7 +204,7 @@ def _papers(directory: Path) -> tuple[Papers, Path]:
         other_certificate=secret_file(directory / "foreign.pem", _chain(foreign)),
         other_key=secret_file(directory / "foreign.key", _pkcs8(foreign, NoEncryption())),
     )
-    return papers, keystore
+    return papers, keystore, stale
 
 
 def _chain(leaf: trustme.LeafCert) -> str:

@@ -36,6 +36,10 @@ OTHER_MECHANISM, NO_LOGIN_HERE = 33, 34
 KEYS = "[kafka.security]"
 #: X.509 verification results of OpenSSL: the certificate is made out to another name or address.
 OTHER_NAME = (62, 64)
+#: It is not valid yet, or no longer.
+OTHER_TIME = (9, 10)
+#: Of a broker's own words.
+SAID_CHARACTERS = 200
 
 
 def knock(connection: Connection, timeout_seconds: float) -> bool:
@@ -85,7 +89,9 @@ class _Door:
                     self._talk(line)
             except ssl.SSLError as error:
                 raise self._explained(error) from error
-            except (OSError, KafkaError) as error:  # too slow, hung up on, or answered in another language
+            except TimeoutError:
+                raise
+            except (OSError, KafkaError) as error:  # hung up on, or answered in another language
                 self._look_for_other_protocol()
                 if self._mechanism is None and isinstance(error, ConnectionError):
                     return  # what is no Apache Kafka may not know the question
@@ -125,7 +131,7 @@ class _Door:
             answer = _ask(line, wire, SaslAuthenticateRequest(auth_bytes=mechanism.auth_bytes(), version=1))
             if answer.error_code:
                 said = answer.error_message or for_code(answer.error_code).__name__
-                raise self._refused(f"refuses our login ({said})", remedy)
+                raise self._refused(f"refuses our login ({said[:SAID_CHARACTERS]})", remedy)
             try:
                 mechanism.receive(answer.auth_bytes)
             except ValueError as error:  # SCRAM: the broker could not prove that it knows our password
@@ -138,6 +144,8 @@ class _Door:
             remedy = f"set {KEYS} ca_file to the authority that signed it"
             if error.verify_code in OTHER_NAME:
                 remedy = "name the broker in [kafka] bootstrap_servers as its certificate does"
+            elif error.verify_code in OTHER_TIME:
+                remedy = "have it renewed, or set the clock of this machine"
             return self._refused(f"has a certificate that we cannot trust ({error.verify_message})", remedy)
         if "ALERT" in alert and "ssl_certfile" in self._options:
             return self._refused(f"refuses our certificate ({alert})", f"check {KEYS} certificate_file")
