@@ -140,26 +140,19 @@ class Pair:
 @contextmanager
 def running_pair(directory: Path) -> Iterator[Pair]:
     """Run two brokers."""
-    port, controller_port, second_port, dead_end, nobody = (free_port() for _ in range(5))
+    port, controller_port, dead_end, nobody = (free_port() for _ in range(4))
     one = AUTHORIZER | {
         "listeners": f"PLAINTEXT://{HOST}:{port},DEAD://{HOST}:{dead_end},CONTROLLER://{HOST}:{controller_port}",
         "advertised.listeners": f"PLAINTEXT://{HOST}:{port},DEAD://{HOST}:{nobody}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DEAD:PLAINTEXT",
         "controller.quorum.voters": f"1@{HOST}:{controller_port}",
     }
-    two = (
-        one
-        | BAD_SETTINGS
-        | {
-            "process.roles": "broker",
-            "node.id": "2",
-            "listeners": f"PLAINTEXT://{HOST}:{second_port}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{second_port}",
-        }
-    )
     with start_broker(port, directory / "one", properties=one) as first:
         _make_internal_topics(first.bootstrap)
         _join(directory / "one/log/meta.properties", directory / "two/log/meta.properties")
+        second_port = free_port(but=nobody)
+        here = {name: f"PLAINTEXT://{HOST}:{second_port}" for name in ("listeners", "advertised.listeners")}
+        two = one | BAD_SETTINGS | {"process.roles": "broker", "node.id": "2"} | here
         with start_broker(second_port, directory / "two", properties=two) as second:
             yield Pair(first, second, f"{HOST}:{dead_end}")
 

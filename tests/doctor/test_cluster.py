@@ -403,7 +403,7 @@ def test_what_a_start_refuses_is_a_problem_here(misshapen: tuple[Patient, Report
 
 
 def test_a_member_that_is_not_ours(patient: Patient, healthy: Report):
-    consumer = KafkaConsumer(patient.topics.forecasts, bootstrap_servers=patient.bootstrap, group_id=patient.group)
+    consumer = member(patient, None, patient.topics.forecasts)
     try:
         await_that(lambda: consumer.poll(100) is not None and consumer.assignment(), "the stranger joins")
         report = patient.report()
@@ -448,14 +448,15 @@ def test_a_group_that_does_not_come_to_rest(patient: Patient, healthy: Report):
     clear(healthy, "rebalancing")
 
 
-def member(patient: Patient, name: str) -> KafkaConsumer:
+def member(patient: Patient, name: str | None, topic: str | None = None) -> KafkaConsumer:
     return KafkaConsumer(
-        patient.topics.ticks,
+        topic or patient.topics.ticks,
         bootstrap_servers=patient.bootstrap,
         group_id=patient.group,
         group_instance_id=name,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        metadata_max_age_ms=500,  # a member that does not know the partitions yet hands out none until it looks again
     )
 
 
@@ -655,6 +656,7 @@ def test_ticks_are_decoded_as_the_settings_map_them(patient: Patient):
 
 def test_the_command_says_what_was_found_and_exits_with_1_on_a_problem(patient: Patient):
     patient.admin.delete_topics([patient.topics.state])
+    await_that(lambda: patient.topics.state not in patient.admin.list_topics(), "the topic is gone")
     config = patient.directory / "tickcast.toml"
     config.write_text(to_toml({"kafka": {"group_id": patient.group}, "topics": patient.topics.model_dump()}))
     arguments = ["cluster", "--config", str(config), "--bootstrap-servers", patient.bootstrap, "--watch", "0"]
