@@ -8,8 +8,24 @@ from daemon.doctor.finding import Check
 
 #: Every module that registers checks, in the order of their table; none imports TensorFlow.
 FAMILIES = (
-    *("ticks", "prices", "pauses", "leakage", "worth", "learning", "shapes", "scales", "answers", "bundle"),
-    *(f"cluster.{family}" for family in ("brokers", "rights", "topics", "group", "recovery", "transactions", "flow")),
+    "ticks",
+    "prices",
+    "pauses",
+    "leakage",
+    "worth",
+    "learning",
+    "shapes",
+    "scales",
+    "answers",
+    "bundle",
+    "cluster.brokers",
+    "cluster.rights",
+    "cluster.topics",
+    "cluster.configs",
+    "cluster.group",
+    "cluster.recovery",
+    "cluster.transactions",
+    "cluster.flow",
 )
 
 

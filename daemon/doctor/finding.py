@@ -242,6 +242,11 @@ def judge(
     return Finding(check, tuple(beyond[:PLACES_MAX]), grave, remedy or check.remedy, command)
 
 
+def seen_in_part(outcome: Outcome, unseen: str) -> Outcome:
+    """Return an outcome; one that found nothing was not made where some of it could not be seen, and why not."""
+    return Skipped(outcome.check, unseen) if unseen and isinstance(outcome, Clear) else outcome
+
+
 def skip_all(checks: Sequence[Check], reason: str) -> list[Outcome]:
     """Return that none of these checks could be made."""
     return [Skipped(check, reason) for check in checks]

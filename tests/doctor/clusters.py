@@ -22,6 +22,7 @@ from kafka.admin import (
     ResourceType,
 )
 from kafka.errors import RetriableError
+from kafka.structs import OffsetAndMetadata
 
 from daemon.config import Settings, TopicSettings
 from daemon.dev.broker import Broker, free_port, start_broker
@@ -29,6 +30,7 @@ from daemon.dev.broker_properties import HOST
 from daemon.doctor.cluster import examine_cluster
 from daemon.doctor.finding import Report
 from daemon.transport.admin import create_topics
+from daemon.transport.admin_client import coordinated
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_view import ClusterView
 from tests.kafka_fixture import AUTHORIZER, topic_names
@@ -79,6 +81,11 @@ class Patient:
 
     def write_state(self, key: bytes, value: bytes, partition: int) -> None:
         self.producer.send(self.topics.state, value, key, partition=partition).get(30)
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Set the offsets of the group, which has no members yet."""
+        places = {TopicPartition(self.topics.ticks, at): OffsetAndMetadata(to, "", -1) for at, to in offsets.items()}
+        coordinated(lambda: self.admin.alter_group_offsets(self.group, places))
 
     def configure(self, topic: str, **values: str) -> None:
         self.admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=values)])
@@ -140,26 +147,19 @@ class Pair:
 @contextmanager
 def running_pair(directory: Path) -> Iterator[Pair]:
     """Run two brokers."""
-    port, controller_port, second_port, dead_end, nobody = (free_port() for _ in range(5))
+    port, controller_port, dead_end, nobody = (free_port() for _ in range(4))
     one = AUTHORIZER | {
         "listeners": f"PLAINTEXT://{HOST}:{port},DEAD://{HOST}:{dead_end},CONTROLLER://{HOST}:{controller_port}",
         "advertised.listeners": f"PLAINTEXT://{HOST}:{port},DEAD://{HOST}:{nobody}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DEAD:PLAINTEXT",
         "controller.quorum.voters": f"1@{HOST}:{controller_port}",
     }
-    two = (
-        one
-        | BAD_SETTINGS
-        | {
-            "process.roles": "broker",
-            "node.id": "2",
-            "listeners": f"PLAINTEXT://{HOST}:{second_port}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{second_port}",
-        }
-    )
     with start_broker(port, directory / "one", properties=one) as first:
         _make_internal_topics(first.bootstrap)
         _join(directory / "one/log/meta.properties", directory / "two/log/meta.properties")
+        second_port = free_port(but=nobody)
+        here = dict.fromkeys(("listeners", "advertised.listeners"), f"PLAINTEXT://{HOST}:{second_port}")
+        two = one | BAD_SETTINGS | {"process.roles": "broker", "node.id": "2"} | here
         with start_broker(second_port, directory / "two", properties=two) as second:
             yield Pair(first, second, f"{HOST}:{dead_end}")
 
@@ -187,7 +187,3 @@ def leaders(admin: KafkaAdminClient, topic: str) -> list[int]:
     except RetriableError:
         return []
     return [each["leader_id"] for each in described["partitions"]]
-
-
-def places(topic: str, count: int) -> list[TopicPartition]:
-    return [TopicPartition(topic, partition) for partition in range(count)]

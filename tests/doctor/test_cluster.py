@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,6 @@ import kafka.codec
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ACLOperation, ResourceType
-from kafka.structs import OffsetAndMetadata
 from typer.testing import CliRunner
 
 from daemon.cli.doctor import app
@@ -37,6 +37,7 @@ from daemon.transport.admin import examine
 from daemon.transport.connection import Connection, transactional_id
 from daemon.transport.group import read_group
 from daemon.transport.kafka_reader import KafkaReader
+from daemon.transport.kafka_source import KafkaSource
 from daemon.transport.kafka_view import ClusterView
 from schemas import ResetCause
 from tests.bundles import tiny_bundle
@@ -402,10 +403,28 @@ def test_what_a_start_refuses_is_a_problem_here(misshapen: tuple[Patient, Report
 # --- the group
 
 
+def state_of(patient: Patient) -> str:
+    return read_group(Connection(patient.bootstrap), patient.group, patient.topics.ticks).state
+
+
+@contextmanager
+def member(patient: Patient, name: str) -> Iterator[KafkaSource]:
+    connection = Connection(patient.bootstrap)
+    source = KafkaSource(connection, topic=patient.topics.ticks, group_id=patient.group, instance_id=name)
+    try:
+        yield source
+    finally:
+        source.close(leave=True)
+
+
+def own_all(source: KafkaSource) -> None:
+    await_that(lambda: source.poll(0.1, 10) and source.assignment() == (0, 1), "it owns both partitions")
+
+
 def test_a_member_that_is_not_ours(patient: Patient, healthy: Report):
     consumer = KafkaConsumer(patient.topics.forecasts, bootstrap_servers=patient.bootstrap, group_id=patient.group)
     try:
-        await_that(lambda: consumer.poll(100) is not None and consumer.assignment(), "the stranger joins")
+        await_that(lambda: consumer.poll(100) is not None and state_of(patient) == "Stable", "the stranger joins")
         report = patient.report()
     finally:
         consumer.close()
@@ -418,13 +437,10 @@ def test_a_member_that_is_not_ours(patient: Patient, healthy: Report):
 
 def test_an_owner_that_stands_still_while_ticks_wait(patient: Patient, healthy: Report):
     patient.send(quote(), b"A", at_ms=now_ms() - 10 * MINUTE_MS)
-    consumer = member(patient, "sleepy")
-    try:
-        await_that(lambda: consumer.poll(100) is not None and len(consumer.assignment()) == 2, "it joins")
-        consumer.commit({TopicPartition(patient.topics.ticks, at): OffsetAndMetadata(0, "", -1) for at in (0, 1)})
+    patient.commit({0: 0, 1: 0})
+    with member(patient, "sleepy") as source:
+        own_all(source)
         report = patient.report()
-    finally:
-        consumer.close()
     still, wait = found(report, "standstill"), found(report, "ticks_wait")
     assert [(each.resource, each.value) for each in still.evidence] == [(f"{patient.topics.ticks}-0", 1)]
     assert "sleepy stands at 0" in still.evidence[0].detail
@@ -435,28 +451,14 @@ def test_an_owner_that_stands_still_while_ticks_wait(patient: Patient, healthy: 
 
 
 def test_a_group_that_does_not_come_to_rest(patient: Patient, healthy: Report):
-    first, second = member(patient, "first"), member(patient, "second")
-    await_that(lambda: first.poll(100) is not None and first.assignment(), "the first joins")
-    # It heartbeats on, but does not join anew for the second one: that takes a poll.
-    with feeding(lambda: second.poll(100)):
-        connection, group, ticks = Connection(patient.bootstrap), patient.group, patient.topics.ticks
-        await_that(lambda: read_group(connection, group, ticks).state == "PreparingRebalance", "the group rebalances")
-        report = patient.report()
-    first.close()
-    second.close()
+    with member(patient, "first") as first, member(patient, "second") as second:
+        own_all(first)
+        # It heartbeats on, but does not join anew for the second one: that takes a poll.
+        with feeding(lambda: second.poll(0.1, 10)):
+            await_that(lambda: state_of(patient) == "PreparingRebalance", "the group rebalances")
+            report = patient.report()
     assert found(report, "rebalancing").measured >= 0.5
     clear(healthy, "rebalancing")
-
-
-def member(patient: Patient, name: str) -> KafkaConsumer:
-    return KafkaConsumer(
-        patient.topics.ticks,
-        bootstrap_servers=patient.bootstrap,
-        group_id=patient.group,
-        group_instance_id=name,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-    )
 
 
 def now_ms() -> int:
@@ -476,9 +478,7 @@ def stopped(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Re
         for _ in range(3):
             patient.send(quote(), b"A", partition, at_ms=now_ms() - 20 * MINUTE_MS)
     patient.admin.delete_records({TopicPartition(ticks, 0): 2})
-    committed = {0: 0, 1: 99, 5: 0}
-    offsets = {TopicPartition(ticks, at): OffsetAndMetadata(offset, "", -1) for at, offset in committed.items()}
-    patient.admin.alter_group_offsets(ours, offsets)
+    patient.commit({0: 0, 1: 99, 5: 0})
     (described,) = patient.admin.describe_topics([ticks])
     marker = Marker(ours, str(described["topic_id"]), "revision", 1, 0, 0, ResetCause.FIRST)
     for partition, each in {
@@ -655,6 +655,7 @@ def test_ticks_are_decoded_as_the_settings_map_them(patient: Patient):
 
 def test_the_command_says_what_was_found_and_exits_with_1_on_a_problem(patient: Patient):
     patient.admin.delete_topics([patient.topics.state])
+    await_that(lambda: patient.topics.state not in patient.admin.list_topics(), "the topic is gone")
     config = patient.directory / "tickcast.toml"
     config.write_text(to_toml({"kafka": {"group_id": patient.group}, "topics": patient.topics.model_dump()}))
     arguments = ["cluster", "--config", str(config), "--bootstrap-servers", patient.bootstrap, "--watch", "0"]

@@ -8,13 +8,13 @@ leaves out the checks that need it and no others.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from daemon.config import Settings
-from daemon.doctor.cluster import brokers, flow, group, recovery, rights, topics, transactions
+from daemon.doctor.cluster import brokers, configs, flow, group, recovery, rights, topics, transactions
 from daemon.doctor.cluster.commands import Commands
 from daemon.doctor.cluster.looks import Ends, Look
 from daemon.doctor.finding import Check, Outcome, Report, registered, skip_all
@@ -24,7 +24,7 @@ from daemon.transport.connection import Connection
 from daemon.transport.kafka_hanging import OFFSETS_TOPIC, offsets_partition
 from daemon.transport.kafka_reader import KafkaReader
 from daemon.transport.kafka_view import ClusterView, Contact, knock
-from daemon.transport.topics import Place, TopicFacts
+from daemon.transport.topics import TopicFacts
 
 #: Newest ticks read of each partition.
 SAMPLE = 500
@@ -32,8 +32,6 @@ SAMPLE = 500
 WATCH_SECONDS = 3.0
 
 Answer = TypeVar("Answer")
-#: Topic -> partitions.
-Places = dict[str, list[int]]
 
 
 def examine_cluster(
@@ -65,7 +63,12 @@ def examine_cluster(
     reader = KafkaReader(connection, {"ticks": settings.topics.ticks, "state": settings.topics.state})
     examination = _Examination(Commands(settings, config), view, reader, listen)
     try:
-        examination.run(contacts, sample, watch_seconds)
+        examination.of_brokers(contacts)
+        examination.of_topics()
+        examination.of_restart()
+        examination.of_flow(sample, watch_seconds)
+    except BrokerUnavailable as error:
+        examination.leave_out_the_rest(str(error))
     finally:
         reader.close()
         view.close()
@@ -93,7 +96,7 @@ class _Asked(Generic[Answer]):
 
 
 class _Examination:
-    """The outcomes so far, and what was learned on the way."""
+    """The outcomes so far, and the questions that more than one family of checks rests on."""
 
     def __init__(self, commands: Commands, view: ClusterView, reader: KafkaReader, listen: Listener) -> None:
         self.outcomes: list[Outcome] = []
@@ -102,66 +105,84 @@ class _Examination:
         self._view = view
         self._reader = reader
         self._listen = listen
+        self._group_id = commands.settings.kafka.group_id
+        self._topics = _Asked(lambda: view.topics(commands.settings.topics))
+        self._internal = _Asked(view.internal_places)
+        self._checkpoints = _Asked(lambda: recovery.read_checkpoints(reader, self._topics(), self._group_id))
+        self._ends = _Asked(self._look_at_ends)
+        self._first = _Asked(lambda: self._look(self._ends))
 
-    def run(self, contacts: Sequence[Contact], sample: int, watch_seconds: float) -> None:
-        """Ask, and judge the answers, family by family."""
-        view, reader, commands, settings = self._view, self._reader, self._commands, self._commands.settings
+    def of_brokers(self, contacts: Sequence[Contact]) -> None:
+        """Ask the brokers; where none can be reached, nothing else is asked."""
+        view = self._view
+        self._listen("asking brokers", None)
         reached = brokers.reach(contacts, view)
-        described = _Asked(lambda: self._describe(len(reached)))
-        internal = _Asked(view.internal_places)
-        self._make("asking brokers", brokers.ANSWERS, lambda: brokers.examine_answers(contacts, reached))
         there = [each.broker for each in reached if each.error is None]
+        self._make(brokers.ANSWERS, lambda: brokers.examine_answers(contacts, reached))
         if not there:
-            self.outcomes += skip_all(self._left(), "no broker can be reached at the address that it gives to clients")
-            return
-        self._make("asking brokers", brokers.SETTINGS, lambda: brokers.examine_settings(there, view))
-        self._make("asking for rights", rights.CHECKS, lambda: rights.examine_rights(described(), view, commands))
-        self._make("asking for topics", topics.TOPICS, lambda: topics.examine_topics(described(), commands))
-        self._make("asking for topics", topics.CONFIGS, lambda: topics.examine_configs(described(), commands))
-        self._make("asking for topics", topics.PLACES, lambda: topics.examine_places(described(), internal()))
+            raise BrokerUnavailable("no broker can be reached at the address that it gives to clients")
+        self._make(brokers.SETTINGS, lambda: brokers.examine_settings(there, view))
+        with suppress(TickcastError):
+            self.facts |= {"cluster": view.cluster_id(), "kafka": view.release(), "brokers": len(reached)}
+
+    def of_topics(self) -> None:
+        """Ask for rights, topics and transactions."""
+        view, commands = self._view, self._commands
+        self._listen("asking for rights and topics", None)
+        self._make(rights.CHECKS, lambda: rights.examine_rights(self._topics(), view, commands))
+        self._make(topics.TOPICS, lambda: topics.examine_topics(self._topics(), commands))
+        self._make(configs.CHECKS, lambda: configs.examine_configs(self._topics(), commands))
+        self._make(topics.PLACES, lambda: topics.examine_places(self._topics(), self._internal()))
+        self._listen("asking for transactions", None)
         self._make(
-            "asking for transactions",
             transactions.CHECKS,
-            lambda: transactions.examine_transactions(
-                self._written(described(), internal()), view, _now_ms(), commands
-            ),
+            lambda: transactions.examine_transactions(self._written(), view, _now_ms(), commands),
         )
+        with suppress(TickcastError):
+            self.facts["partitions"] = self._topics()["ticks"].partitions or 0
 
-        ends = _Asked(lambda: self._ends(described()))
-        first = _Asked(lambda: self._look(described(), ends))
-        # In this order: where a service is at work, checkpoints, then offsets, then ends of ticks are each the further.
-        kept = _Asked(lambda: recovery.read_checkpoints(reader, described(), settings.kafka.group_id))
+    def of_restart(self) -> None:
+        """Read checkpoints, and look at the group for the first time.
+
+        In this order: where a service is at work, checkpoints, committed offsets and ends are each ahead of the last.
+        """
+        reader, commands = self._reader, self._commands
+        self._listen("reading checkpoints", None)
         self._make(
-            "reading checkpoints",
             recovery.OF_CHECKPOINTS,
-            lambda: recovery.examine_checkpoints(kept(), first(), described(), reader, commands),
+            lambda: recovery.examine_checkpoints(self._checkpoints(), self._first(), self._topics(), reader, commands),
         )
-        self._make(
-            "reading checkpoints", (recovery.PINNED_MISSING,), lambda: recovery.examine_pin(kept(), reader, commands)
-        )
-        began = time.monotonic()
-        taken = _Asked(lambda: flow.take_sample(reader, ends(), sample, self._listen))
-        self._make("reading ticks", flow.OF_SAMPLE, lambda: flow.examine_sample(taken(), ends(), commands))
+        self._make(recovery.OF_PINS, lambda: recovery.examine_pin(self._checkpoints(), reader, commands))
+        with suppress(TickcastError):
+            self.facts["checkpoints_not_read"] = self._checkpoints().left
 
+    def of_flow(self, sample: int, watch_seconds: float) -> None:
+        """Read ticks meanwhile, and look at the group for the second time."""
+        reader, commands = self._reader, self._commands
+        began = time.monotonic()
+        taken = _Asked(lambda: flow.take_sample(reader, self._ends(), sample, self._listen))
+        self._make(flow.OF_SAMPLE, lambda: flow.examine_sample(taken(), self._ends(), commands))
         self._listen("looking a second time", None)
         time.sleep(max(0.0, began + watch_seconds - time.monotonic()))
-        later = _Asked(lambda: self._ends(described()))
-        second = _Asked(lambda: self._look(described(), later))
-        self._make(
-            "looking a second time", group.CHECKS, lambda: group.examine_group(first(), second(), reader, commands)
-        )
-        self._make(
-            "looking a second time", (flow.CLOCK_BEHIND,), lambda: flow.examine_arrivals(ends(), later(), reader)
-        )
-        with suppress(TickcastError):
-            self.facts |= {"group": second().group.state.lower(), "members": len(second().group.members)}
+        ends = _Asked(self._look_at_ends)
+        second = _Asked(lambda: self._look(ends))
+        self._make(group.CHECKS, lambda: group.examine_group(self._first(), second(), reader, commands))
+        self._make(flow.OF_ARRIVALS, lambda: flow.examine_arrivals(self._ends(), ends(), reader))
         with suppress(TickcastError):
             self.facts |= {"ticks_sampled": taken().count, "partitions_not_sampled": taken().left}
-        self.facts["seconds_between_looks"] = round(time.monotonic() - began, 1)
+        with suppress(TickcastError):
+            seen = second().group
+            seconds = (second().at_ms - self._first().at_ms) / 1000
+            self.facts |= {"group": seen.state.lower(), "members": len(seen.members), "seconds_between_looks": seconds}
 
-    def _make(self, stage: str, checks: Sequence[Check], examine: Callable[[], Iterable[Outcome]]) -> None:
+    def leave_out_the_rest(self, reason: str) -> None:
+        """Say of all checks that have not been made why."""
+        made = {outcome.check.code for outcome in self.outcomes}
+        left = [check for check in registered() if "cluster" in check.of and check.code not in made]
+        self.outcomes += skip_all(left, reason)
+
+    def _make(self, checks: Sequence[Check], examine: Callable[[], Iterable[Outcome]]) -> None:
         """Make checks; where a question cannot be answered, those not made yet are left out, with the reason."""
-        self._listen(stage, None)
         made: list[Outcome] = []
         try:
             for outcome in examine():
@@ -171,34 +192,29 @@ class _Examination:
             made += skip_all([check for check in checks if check.code not in done], str(error))
         self.outcomes += made
 
-    def _left(self) -> list[Check]:
-        """Return the checks that have not been made."""
-        made = {outcome.check.code for outcome in self.outcomes}
-        return [check for check in registered() if "cluster" in check.of and check.code not in made]
-
-    def _describe(self, broker_count: int) -> dict[str, TopicFacts]:
-        view = self._view
-        self.facts |= {"cluster": view.cluster_id(), "kafka": view.release(), "brokers": broker_count}
-        found = view.topics(self._commands.settings.topics)
-        self.facts["partitions"] = found["ticks"].partitions or 0
-        return found
-
-    def _written(self, described: Mapping[str, TopicFacts], internal: Mapping[str, Sequence[Place]]) -> Places:
-        """Return the partitions that transactions of the service touch, as far as somebody leads them."""
-        places = {topic.name: topic.led for topic in described.values()}
-        if kept := internal.get(OFFSETS_TOPIC):
-            own = kept[offsets_partition(self._commands.settings.kafka.group_id, len(kept))]
+    def _written(self) -> dict[str, list[int]]:
+        """Return the partitions that transactions of the service touch, by topic, as far as somebody leads them."""
+        places = {topic.name: topic.led for topic in self._topics().values()}
+        if kept := self._internal().get(OFFSETS_TOPIC):
+            own = kept[offsets_partition(self._group_id, len(kept))]
             places[OFFSETS_TOPIC] = [] if own.leader is None else [own.partition]
         return {topic: partitions for topic, partitions in places.items() if partitions}
 
-    def _ends(self, described: Mapping[str, TopicFacts]) -> Ends:
-        ticks = described["ticks"]
-        return Ends(_now_ms(), ticks.name, self._view.bounds(ticks.name, _led(ticks)))
+    def _look_at_ends(self) -> Ends:
+        ticks = self._ticks()
+        bounds = self._view.bounds(ticks.name, ticks.led)
+        return Ends(_now_ms(), ticks.name, bounds)
 
-    def _look(self, described: Mapping[str, TopicFacts], ends: _Asked[Ends]) -> Look:
-        ticks = described["ticks"]
-        group = self._view.group(self._commands.settings.kafka.group_id, ticks.name, _led(ticks))
+    def _look(self, ends: _Asked[Ends]) -> Look:
+        ticks = self._ticks()
+        group = self._view.group(self._group_id, ticks.name, ticks.led)
         return Look(**vars(ends()), group=group)
+
+    def _ticks(self) -> TopicFacts:
+        ticks = self._topics()["ticks"]
+        if not ticks.led:
+            raise TopicError(f"no partition of {ticks.name} can be read")
+        return ticks
 
 
 def _require_one(contacts: Sequence[Contact], servers: str) -> None:
@@ -209,25 +225,11 @@ def _require_one(contacts: Sequence[Contact], servers: str) -> None:
     for error in errors:  # a login that is refused says more than a server that is not there
         if isinstance(error, AccessDenied):
             raise error
-    raise (
-        errors[0]
-        if len(errors) == 1
-        else BrokerUnavailable(
-            f"no Kafka broker answered at any of {servers}; are they running, and is [kafka] bootstrap_servers right?"
-        )
+    if len(errors) == 1:
+        raise errors[0]
+    raise BrokerUnavailable(
+        f"no Kafka broker answered at any of {servers}; are they running, and is [kafka] bootstrap_servers right?"
     )
-
-
-def _led(ticks: TopicFacts) -> list[int]:
-    """Return the partitions of the ticks that somebody leads.
-
-    Raises
-    ------
-    TopicError : there is none
-    """
-    if not ticks.led:
-        raise TopicError(f"no partition of {ticks.name} can be read")
-    return ticks.led
 
 
 def _now_ms() -> int:

@@ -10,10 +10,7 @@ from daemon.config import Settings
 
 @dataclass(frozen=True)
 class Commands:
-    """Writes commands.
-
-    Kafka's own tools take a login from `--command-config FILE`, which is left to who has one.
-    """
+    """Writes commands."""
 
     settings: Settings
     #: The settings file, where there is one.
@@ -24,8 +21,10 @@ class Commands:
         return f"tickcast {words}" + (f" --config {self.config}" if self.config else "")
 
     def kafka(self, tool: str, words: str) -> str:
-        """Return a command of Kafka's."""
-        return f"{tool}.sh --bootstrap-server {self.settings.kafka.bootstrap_servers} {words}"
+        """Return a command of Kafka's; on a protected cluster its login stands in a file of its own."""
+        kafka = self.settings.kafka
+        login = "" if kafka.security.protocol == "PLAINTEXT" else "--command-config client.properties "
+        return f"{tool}.sh --bootstrap-server {kafka.bootstrap_servers} {login}{words}"
 
     def set_topic(self, topic: str, key: str, value: object) -> str:
         """Return the command that changes a setting of a topic."""

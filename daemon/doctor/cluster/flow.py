@@ -13,7 +13,7 @@ from daemon.core.intake import Intake
 from daemon.core.records import Record
 from daemon.core.spec import Column, ModelSpec, Output
 from daemon.doctor.cluster.commands import Commands
-from daemon.doctor.cluster.looks import Ends
+from daemon.doctor.cluster.looks import PARTITIONS_MAX, Ends
 from daemon.doctor.finding import Check, Measurement, Outcome, judge, register, skip_all
 from daemon.doctor.material import Listener
 from daemon.errors import BundleError, TickcastError
@@ -65,7 +65,7 @@ CLOCK_AHEAD = register(
         of=("cluster",),
         severity="warning",
         title="timestamps of ticks are ahead of our clock",
-        measures="newest Kafka timestamp of a partition less our clock",
+        measures="newest Kafka timestamp of a partition, the producer's or (append_time) the broker's, less our clock",
         limit=1,
         problem_limit=60,
         form="seconds",
@@ -100,13 +100,16 @@ CODEC = register(
 )
 OF_TICKS = (DEAD_LETTERS, KEYS, TWO_PARTITIONS, CLOCK_AHEAD)
 OF_SAMPLE = (CODEC, *OF_TICKS)
+OF_ARRIVALS = (CLOCK_BEHIND,)
 
 #: All partitions together; some 50 MB.
 SAMPLE_MAX = 50_000
 SAMPLE_SECONDS = 20.0
 READ_SECONDS = 0.5
-#: A model that is not here reads no fields; order, session rules and values are judged without it.
-NO_MODEL = ModelSpec("", (Column("return"),), (Output(1),))
+#: Newest ticks of a partition that are looked at for when they came.
+ARRIVALS = 100
+#: Where the bundle is not here, nobody knows which fields it reads and whether prices may be negative.
+NO_MODEL = ModelSpec("", (Column("change"),), (Output(1, "difference"),))
 
 
 @dataclass
@@ -175,9 +178,11 @@ def examine_sample(sample: Sample, ends: Ends, commands: Commands) -> Iterator[O
 def examine_arrivals(first: Ends, second: Ends, reader: Reader) -> Iterator[Outcome]:
     """Judge the timestamps of ticks that were appended between two looks."""
     found = []
-    for partition, bounds in second.bounds.items():
-        begin = first.bounds[partition].end  # whatever stands there was appended after the first look
-        records = _read(reader, partition, max(begin, bounds.stable - 100), bounds.stable)
+    # Whatever stands behind an end was appended after the look at it.
+    grown = {at: bounds for at, bounds in second.bounds.items() if bounds.stable > first.bounds[at].end}
+    for partition, bounds in list(grown.items())[:PARTITIONS_MAX]:
+        begin = max(first.bounds[partition].end, bounds.stable - ARRIVALS)
+        records = _read(reader, partition, begin, bounds.stable)
         if records:
             behind = (first.at_ms - max(record.timestamp for record in records)) / 1000
             found.append(Measurement(behind, resource=f"{second.topic}-{partition}"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from daemon.doctor.cluster.commands import Commands
-from daemon.doctor.cluster.looks import Look, tick_at
+from daemon.doctor.cluster.looks import PARTITIONS_MAX, Look, tick_at
 from daemon.doctor.finding import Check, Measurement, Outcome, judge, register, skip_all
-from daemon.transport.group import REBALANCING, Member
+from daemon.transport.group import REBALANCING, Member, PartitionStatus
 from daemon.transport.port import Reader
 
 NOBODY = register(
@@ -78,7 +78,7 @@ STANDSTILL = register(
         of=("cluster",),
         severity="problem",
         title="a partition that has an owner stands still while ticks wait",
-        measures="ticks that waited at both looks while the committed offset did not move",
+        measures="ticks that wait, the first for more than 10 s, while the committed offset is that of the first look",
         limit=0,
         form="count",
         remedy="look at the owner's log, /readyz (it may still be restoring) and /livez; see open_transaction here",
@@ -86,8 +86,8 @@ STANDSTILL = register(
 )
 CHECKS = (NOBODY, REBALANCES, FOREIGN_MEMBERS, UNOWNED, WAITING, STANDSTILL)
 
-#: Partitions whose oldest waiting tick is read: those with most of them.
-READ_PARTITIONS_MAX = 16
+#: A tick that waits for less may still be in work: a rebalance or another model can stop a partition for seconds.
+STANDSTILL_SECONDS = 10.0
 
 
 def examine_group(first: Look, second: Look, reader: Reader, commands: Commands) -> Iterator[Outcome]:
@@ -119,33 +119,42 @@ def _unowned(first: Look, second: Look) -> Outcome:
         partition for partition, row in second.rows.items() if row.owner is None and first.rows[partition].owner is None
     ]
     detail = f"of {len(second.rows)}: {', '.join(map(str, ownerless))}" if ownerless else ""
-    return judge(UNOWNED, [Measurement(len(ownerless), resource=second.group.topic, detail=detail)])
+    return judge(UNOWNED, [Measurement(len(ownerless), resource=second.topic, detail=detail)])
 
 
 def _waiting(first: Look, second: Look, reader: Reader) -> Iterator[Measurement]:
-    """Measure how long the next tick of each partition has been waiting; of the many, those with most behind it."""
-    rows = sorted(second.group.partitions, key=lambda row: row.lag or 0, reverse=True)
-    for row in [row for row in rows if row.committed is not None][:READ_PARTITIONS_MAX]:
-        assert row.committed is not None
-        tick = tick_at(reader, row.partition, row.committed, second.bounds[row.partition]) if row.lag else None
-        age = (second.at_ms - tick.timestamp) / 1000 if tick is not None and tick.timestamp >= 0 else 0.0
-        seconds, before = (second.at_ms - first.at_ms) / 1000, first.rows[row.partition].lag
-        detail = f"{row.lag} behind; {before} behind {seconds:.1f} s before"
-        yield Measurement(max(age, 0.0), resource=f"{second.group.topic}-{row.partition}", detail=detail)
+    """Measure how long the next tick of each partition has been waiting."""
+    seconds = (second.at_ms - first.at_ms) / 1000
+    for row in _most_behind(second):
+        detail = f"{row.lag} behind; {first.rows[row.partition].lag} behind {seconds:.1f} s before"
+        age = _age(second, row, reader) or 0.0
+        yield Measurement(age, resource=f"{second.topic}-{row.partition}", detail=detail)
 
 
 def _standing(first: Look, second: Look, reader: Reader) -> Iterator[Measurement]:
     seconds = (second.at_ms - first.at_ms) / 1000
-    for partition, row in second.rows.items():
-        before = first.rows[partition]
-        if row.committed is None:
-            continue
-        waited = before.end - row.committed if row.owner and row.committed == before.committed else 0
-        # Behind the last tick of a transaction stands its end, which nobody answers.
-        if waited and tick_at(reader, partition, row.committed, first.bounds[partition]) is None:
-            waited = 0
-        detail = f"{row.owner} stands at {row.committed} for {seconds:.1f} s" if waited else ""
-        yield Measurement(waited, resource=f"{second.group.topic}-{partition}", detail=detail)
+    for row in _most_behind(second):
+        before, waited, detail = first.rows[row.partition], 0, ""
+        if row.owner and row.lag and row.committed == before.committed:
+            # Behind the last tick of a transaction stands its end, which nobody answers.
+            age = _age(second, row, reader)
+            if age is not None and age > STANDSTILL_SECONDS:
+                waited, detail = row.lag, f"{row.owner} stands at {row.committed} for {seconds:.1f} s"
+        yield Measurement(waited, resource=f"{second.topic}-{row.partition}", detail=detail)
+
+
+def _most_behind(look: Look) -> list[PartitionStatus]:
+    """Return the partitions that have been committed at all, those first that have most ticks to answer."""
+    known = [row for row in look.group.partitions if row.lag is not None]
+    return sorted(known, key=lambda row: row.lag or 0, reverse=True)[:PARTITIONS_MAX]
+
+
+def _age(look: Look, row: PartitionStatus, reader: Reader) -> float | None:
+    """Return for how many seconds the next tick of a partition waits; None where none does."""
+    if not row.lag or row.committed is None:
+        return None
+    tick = tick_at(reader, row.partition, row.committed, look.bounds[row.partition])
+    return None if tick is None else max(look.at_ms - tick.timestamp, 0) / 1000
 
 
 def _is_foreign(member: Member, topic: str) -> bool:

@@ -12,6 +12,8 @@ from daemon.transport.port import Reader
 
 #: A single tick that is there comes within milliseconds; a busy machine takes its time.
 READ_SECONDS = 2.0
+#: Partitions that single ticks are read of, those with most to tell first: some 50 ms each.
+PARTITIONS_MAX = 64
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from daemon.core import pin as pins
 from daemon.core.marker import Marker, MarkerError
 from daemon.doctor.cluster.commands import Commands
-from daemon.doctor.cluster.looks import READ_SECONDS, Look, tick_at
+from daemon.doctor.cluster.looks import PARTITIONS_MAX, READ_SECONDS, Look, tick_at
 from daemon.doctor.finding import Check, Measurement, Outcome, judge, register
 from daemon.errors import BrokerUnavailable, BundleError, TopicError
 from daemon.model.shelf import Shelf
@@ -80,7 +81,10 @@ PINNED_MISSING = register(
     )
 )
 OF_CHECKPOINTS = (FOREIGN_STATE, RECREATED, LOST_TICKS, OLD_CHECKPOINT)
+OF_PINS = (PINNED_MISSING,)
 
+#: All partitions together; one takes 50 ms, and seconds where an open transaction holds its end up.
+CHECKPOINTS_SECONDS = 20.0
 #: Records before the end of a state partition that are looked through for a checkpoint.
 LOOK_BACK_MAX = max(LOOK_BACK)
 #: What stands at the very end of a partition where there is no checkpoint: a few records tell whose they are.
@@ -93,6 +97,8 @@ class Checkpoints:
 
     markers: dict[int, Marker] = field(default_factory=dict)
     faults: dict[int, str] = field(default_factory=dict)
+    #: Partitions that the time did not suffice for.
+    left: int = 0
 
 
 def read_checkpoints(reader: Reader, topics: Mapping[str, TopicFacts], group_id: str) -> Checkpoints:
@@ -105,8 +111,12 @@ def read_checkpoints(reader: Reader, topics: Mapping[str, TopicFacts], group_id:
     """
     if not topics["state"].led:
         raise TopicError(f"no partition of {topics['state'].name} can be read")
-    found = Checkpoints()
-    for partition in topics["state"].led:
+    found, partitions = Checkpoints(), topics["state"].led
+    deadline = time.monotonic() + CHECKPOINTS_SECONDS
+    for number, partition in enumerate(partitions):
+        if time.monotonic() > deadline:
+            found.left = len(partitions) - number
+            break
         try:
             marker = newest_marker(reader, partition, patience_seconds=READ_SECONDS, look_back_max=LOOK_BACK_MAX)
         except MarkerError as error:
@@ -155,7 +165,8 @@ def examine_checkpoints(
     if retention is None:
         yield judge(OLD_CHECKPOINT, [], otherwise=f"no right to DESCRIBE_CONFIGS {ticks.name}")
         return
-    ages = [_age(reader, look, ticks.name, partition, offset, int(retention)) for partition, offset in known.items()]
+    farthest = sorted(known.items(), key=lambda each: look.bounds[each[0]].stable - each[1], reverse=True)
+    ages = [_age(reader, look, ticks.name, *each, int(retention)) for each in farthest[:PARTITIONS_MAX]]
     yield judge(OLD_CHECKPOINT, ages, command=commands.tickcast("run"), otherwise=otherwise)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from daemon.doctor.cluster.commands import Commands
-from daemon.doctor.finding import Check, Finding, Measurement, Outcome, Skipped, judge, register
+from daemon.doctor.finding import Check, Measurement, Outcome, judge, register, seen_in_part
 from daemon.errors import AccessDenied
 from daemon.transport.connection import transactional_id
 from daemon.transport.kafka_view import ClusterView, OpenTransaction
@@ -57,10 +57,10 @@ def examine_transactions(
         detail = ", ".join(_named(each) for each in left)
         forgotten.append(Measurement(len(left), resource=topic, detail=detail))
         aborts += [_abort(topic, each, commands) for each in left if not each.transactional_id.startswith(ours)]
-    why = f"no right to READ {', '.join(refused)}; the other topics hold none"
+    unseen = f"no right to READ {', '.join(refused)}" if refused else ""
     command = "\n".join(aborts) or commands.tickcast("run")
-    for outcome in (judge(OPEN, ages), judge(FORGOTTEN, forgotten, command=command)):
-        yield outcome if isinstance(outcome, Finding) or not refused else Skipped(outcome.check, why)
+    yield seen_in_part(judge(OPEN, ages, otherwise=unseen), unseen)
+    yield seen_in_part(judge(FORGOTTEN, forgotten, command=command, otherwise=unseen), unseen)
 
 
 def _age(topic: str, each: OpenTransaction, now_ms: int) -> Measurement:
