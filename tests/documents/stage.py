@@ -34,7 +34,7 @@ from daemon.transport.admin import create_topics
 from daemon.transport.connection import Connection
 from daemon.transport.group import read_group
 from tests.bundles import tiny_bundle
-from tests.documents.blocks import ROOT, Block
+from tests.documents.blocks import ROOT, Block, blocks_of
 from tests.documents.ways import ADDED, ENDLESS, JUDGING, OFFLINE, STOPPED, TENSORFLOW, VERDICTS, WRITES, command_name
 
 #: Four other things share the machine.
@@ -364,6 +364,12 @@ def _write_gold(file: Path) -> None:
     write_gold_predictor(file)
 
 
+def _write_gold_spec(file: Path) -> None:
+    """Write the spec as the page on models of one's own has it; others speak of it."""
+    page = blocks_of(ROOT / "docs" / "bring-your-own-model.md")
+    file.write_text(next(block.text for block in page if block.file_name == file.name), "utf-8")
+
+
 def _write_bundle(seed: int) -> Callable[[Path], object]:
     return lambda path: tiny_bundle(path.parent, name=path.name, seed=seed)
 
@@ -374,6 +380,8 @@ MAKERS: Mapping[str, Callable[[Path], object]] = {
     "bars.csv": _write_bars,
     "arrays.npz": _write_arrays,
     "gold.h5": _write_gold,
+    "gold.toml": _write_gold_spec,
     "bundle": _write_bundle(0),
     "gold-2": _write_bundle(2),
+    "new-bundle": _write_bundle(3),
 }
