@@ -30,6 +30,8 @@ from kafka import KafkaProducer
 from daemon.config import Settings, load_settings
 from daemon.dev.broker import Broker, find_broker, free_port
 from daemon.dev.market import Market
+from daemon.dev.replay import TickProducer
+from daemon.tick_files import read_ticks
 from daemon.transport.admin import create_topics
 from daemon.transport.connection import Connection
 from daemon.transport.group import read_group
@@ -104,6 +106,7 @@ class Stage:
         elif name == "run":
             self._stop()
             self.create_topics()
+            self.make_file("bundle")
         elif name in STOPPED:
             self.serve()
             self._stop()
@@ -167,9 +170,8 @@ class Stage:
         return found
 
     def create_topics(self) -> None:
-        """Make the topics of the document's settings, and a first bundle to run."""
+        """Make the topics of the document's settings."""
         self.write_files()
-        self.make_file("bundle")
         create_topics(Connection(self.broker().bootstrap), self.settings.topics, None, None)
 
     def serve(self) -> None:
@@ -177,6 +179,7 @@ class Stage:
         if self._terminal is not None and self._terminal.lives:
             return
         self.create_topics()
+        self.make_file("bundle")
         self._begin(f"tickcast run --config {SETTINGS_FILE}", "run")
 
     def feed(self, count: int = 60) -> None:
@@ -198,7 +201,11 @@ class Stage:
         """Put the tick file into the topic, without a daemon."""
         self.create_topics()
         self.make_file("ticks.csv.gz")
-        self.run(f"tickcast replay ticks.csv.gz --config {SETTINGS_FILE}")
+        producer = TickProducer(Connection(self.broker().bootstrap), self.settings.topics.ticks)
+        for tick in read_ticks([self.folder / "ticks.csv.gz"], in_order=False):
+            producer.send(tick)
+        producer.flush()
+        producer.close()
 
     @property
     def settings(self) -> Settings:

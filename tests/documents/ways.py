@@ -61,6 +61,7 @@ ADDED: Mapping[str, str] = {
     "tickcast broker run": " --port 0",
     "tickcast doctor data": " --budget 2",
     "tickcast doctor model": " --budget 2",
+    "tickcast train": " --epochs 1 --layers 1 --units 8",
 }
 #: Languages of blocks that are run, and of those that nothing has to be done with.
 STEPS = frozenset({"sh", "console", "python"})
