@@ -30,11 +30,13 @@ from kafka import KafkaProducer
 from daemon.config import Settings, load_settings
 from daemon.dev.broker import Broker, find_broker, free_port
 from daemon.dev.market import Market
+from daemon.dev.replay import TickProducer
+from daemon.tick_files import read_ticks
 from daemon.transport.admin import create_topics
 from daemon.transport.connection import Connection
 from daemon.transport.group import read_group
 from tests.bundles import tiny_bundle
-from tests.documents.blocks import ROOT, Block
+from tests.documents.blocks import ROOT, Block, blocks_of
 from tests.documents.ways import ADDED, ENDLESS, JUDGING, OFFLINE, STOPPED, TENSORFLOW, VERDICTS, WRITES, command_name
 
 #: Four other things share the machine.
@@ -104,6 +106,7 @@ class Stage:
         elif name == "run":
             self._stop()
             self.create_topics()
+            self.make_file("bundle")
         elif name in STOPPED:
             self.serve()
             self._stop()
@@ -167,9 +170,8 @@ class Stage:
         return found
 
     def create_topics(self) -> None:
-        """Make the topics of the document's settings, and a first bundle to run."""
+        """Make the topics of the document's settings."""
         self.write_files()
-        self.make_file("bundle")
         create_topics(Connection(self.broker().bootstrap), self.settings.topics, None, None)
 
     def serve(self) -> None:
@@ -177,6 +179,7 @@ class Stage:
         if self._terminal is not None and self._terminal.lives:
             return
         self.create_topics()
+        self.make_file("bundle")
         self._begin(f"tickcast run --config {SETTINGS_FILE}", "run")
 
     def feed(self, count: int = 60) -> None:
@@ -198,7 +201,11 @@ class Stage:
         """Put the tick file into the topic, without a daemon."""
         self.create_topics()
         self.make_file("ticks.csv.gz")
-        self.run(f"tickcast replay ticks.csv.gz --config {SETTINGS_FILE}")
+        producer = TickProducer(Connection(self.broker().bootstrap), self.settings.topics.ticks)
+        for tick in read_ticks([self.folder / "ticks.csv.gz"], in_order=False):
+            producer.send(tick)
+        producer.flush()
+        producer.close()
 
     @property
     def settings(self) -> Settings:
@@ -364,6 +371,12 @@ def _write_gold(file: Path) -> None:
     write_gold_predictor(file)
 
 
+def _write_gold_spec(file: Path) -> None:
+    """Write the spec as the page on models of one's own has it; others speak of it."""
+    page = blocks_of(ROOT / "docs" / "bring-your-own-model.md")
+    file.write_text(next(block.text for block in page if block.file_name == file.name), "utf-8")
+
+
 def _write_bundle(seed: int) -> Callable[[Path], object]:
     return lambda path: tiny_bundle(path.parent, name=path.name, seed=seed)
 
@@ -374,6 +387,8 @@ MAKERS: Mapping[str, Callable[[Path], object]] = {
     "bars.csv": _write_bars,
     "arrays.npz": _write_arrays,
     "gold.h5": _write_gold,
+    "gold.toml": _write_gold_spec,
     "bundle": _write_bundle(0),
     "gold-2": _write_bundle(2),
+    "new-bundle": _write_bundle(3),
 }

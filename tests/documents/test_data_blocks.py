@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 from daemon.assembly import tick_decoder
 from daemon.boundaries import resolve_rules
@@ -27,7 +28,9 @@ DATA = [block for block in all_blocks() if block.language not in STEPS | PROSE]
 @pytest.mark.parametrize("block", DATA, ids=str)
 def test_it_is_what_the_program_takes_or_writes(block: Block, tmp_path: Path) -> None:
     kind = kind_of(block)
-    if block.language == "toml":
+    if kind == "yaml":
+        assert yaml.safe_load(block.text)
+    elif block.language == "toml":
         file = tmp_path / "file.toml"
         file.write_text(block.text, "utf-8")
         FILES[kind](file)

@@ -14,8 +14,8 @@ from typer.main import get_command
 from daemon.cli.main import app
 from daemon.dev.drawings import pictures
 from daemon.dev.tables import TABLES, is_stale
-from tests.documents.blocks import ROOT, all_blocks, anchors, documents, inline_code, links, name_of, prose_of
-from tests.documents.ways import COMING, UNRUN, kind_of
+from tests.documents.blocks import ROOT, Block, all_blocks, anchors, documents, inline_code, links, name_of, prose_of
+from tests.documents.ways import COMING, UNRUN, NoWay, kind_of
 
 PAGES = documents()
 TEST_NAME = re.compile(r"^(tests/[\w/]+\.py)(?:::(\w+))?$")
@@ -49,6 +49,26 @@ def test_every_block_has_a_way_to_be_run_or_checked(page: Path) -> None:
     for block in all_blocks():
         if block.document == name_of(page):
             kind_of(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_stand_in_fenced_blocks_where_they_are_run(page: Path) -> None:
+    assert re.findall(r"^ {4,}(?:\$ )?(?:tickcast|python -m) .*", prose_of(page), re.MULTILINE) == []
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "said"),
+    [
+        ("sh", "docker compose up\n", "calls a program that does not run here; register it"),
+        ("sh", "tickcast status && rm -r .\n", "more than one command"),
+        ("promql", "up == 0\n", "nothing says how to check promql"),
+        ("", "text\n", "name a language"),
+        ("toml", "unheard = 1\n", "known"),
+    ],
+)
+def test_a_block_that_nobody_registered_fails_and_says_what_to_do(language: str, text: str, said: str) -> None:
+    with pytest.raises(NoWay, match=f"new.md:7.*{said}"):
+        kind_of(Block("new.md", 7, language, text))
 
 
 def test_every_exception_is_needed() -> None:

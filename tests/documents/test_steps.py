@@ -26,7 +26,7 @@ def steps_of(page: Path, *, tensorflow: bool) -> list[tuple[Block, str]]:
         (block, text)
         for block, text in steps
         if needs_tensorflow(block, text) is tensorflow
-        and not is_unrun(text)
+        and not is_unrun(block, text)
         and not any(text.startswith(each) for each in COMING)
     ]
 

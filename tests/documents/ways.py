@@ -24,7 +24,9 @@ from daemon.training.options import TrainingOptions
 from schemas import HEADER_PREFIX
 from tests.documents.blocks import Block
 
-#: Commands that cannot run in a test, by how they begin: why not, or where they run instead.
+#: Programs that blocks may call; any other is not even tried.
+PROGRAMS = frozenset({"tickcast"})
+#: Commands that cannot run in a test, or whole blocks, by how they begin: why not, or where they run instead.
 UNRUN: Mapping[str, str] = {
     "make demo": "its command runs in tests/e2e/test_demo.py; make would install a second environment",
     "make test": "it is what runs this",
@@ -59,6 +61,7 @@ ADDED: Mapping[str, str] = {
     "tickcast broker run": " --port 0",
     "tickcast doctor data": " --budget 2",
     "tickcast doctor model": " --budget 2",
+    "tickcast train": " --epochs 1 --layers 1 --units 8",
 }
 #: Languages of blocks that are run, and of those that nothing has to be done with.
 STEPS = frozenset({"sh", "console", "python"})
@@ -77,6 +80,7 @@ def kind_of(block: Block) -> str:
     NoWay : with what to do about it
     """
     if block.language in STEPS:
+        _check_programs(block)
         return "steps"
     if block.language in PROSE:
         return "prose"
@@ -84,6 +88,8 @@ def kind_of(block: Block) -> str:
         return _by_keys(block, tomllib.loads(block.text), _TOML)
     if block.language == "json":
         return _by_keys(block, json.loads(block.text), _JSON)
+    if block.language == "yaml":
+        return "yaml"
     raise NoWay(
         f"{block}: nothing says how to check {block.language or 'a block without a language'}; "
         "name a language, `text` for what is none, or register it in tests/documents/ways.py"
@@ -94,13 +100,33 @@ def kind_of(block: Block) -> str:
 _SETS = re.compile(r"[A-Z_]+=")
 
 
-def is_unrun(command: str) -> bool:
-    return any(command.startswith(known) for known in UNRUN)
+def is_unrun(block: Block, command: str) -> bool:
+    return any(each.startswith(known) for known in UNRUN for each in (command, *block.commands[:1]))
+
+
+def _check_programs(block: Block) -> None:
+    if block.language == "python":
+        return
+    for command in block.commands:
+        if is_unrun(block, command):
+            continue
+        if any(sign in command.partition(" #")[0] for sign in (";", "&&", "|")):
+            raise NoWay(f"{block}: {command!r} is more than one command; give each a line of its own")
+        if _words(command)[0] not in PROGRAMS:
+            raise NoWay(
+                f"{block}: {command!r} calls a program that does not run here; register it in tests/documents/ways.py, "
+                "in UNRUN with the reason, or in PROGRAMS"
+            )
+
+
+def _words(command: str) -> list[str]:
+    """Split a line, leaving out the variables that it sets before its program."""
+    return [word for word in shlex.split(command, comments=True) if not _SETS.match(word)] or [""]
 
 
 def command_name(command: str) -> str | None:
     """Return the tickcast command that a line calls, with the second word of a group of commands; None for others."""
-    program, *words = [word for word in shlex.split(command, comments=True) if not _SETS.match(word)] or [""]
+    program, *words = _words(command)
     if program != "tickcast":
         return None
     group = hasattr(get_command(app).commands.get(words[0]), "commands")  # type: ignore[attr-defined]
