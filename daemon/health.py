@@ -13,7 +13,6 @@ Invariants
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,9 +27,10 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from daemon.errors import SettingsError
 
-#: Connections at a time, and how long one may say nothing.
-CONNECTIONS_MAX = 16
-IDLE_SECONDS = 10.0
+#: A request is one line and a few headers.
+SILENT_SECONDS = 5.0
+#: Requests at a time. A probe and two scrapes need three; a thread costs the loop nothing while it waits.
+REQUESTS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,40 +181,39 @@ def _close_hang(since: float, until: float, call: _Call | None, now: float) -> H
 
 
 class _Quiet(WSGIRequestHandler):
-    #: A connection over which nothing comes is closed.
-    timeout = IDLE_SECONDS
+    #: Who sends nothing for so long is hung up on.
+    timeout = SILENT_SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:
         """Scrapes are no news."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread for each connection: browsers open some to say nothing, and a probe must not wait for them."""
+    """A thread for each of a few requests: one that says nothing must not keep a probe waiting."""
 
     daemon_threads = True
+    request_queue_size = REQUESTS_MAX
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._free = BoundedSemaphore(CONNECTIONS_MAX)
+        self._free = BoundedSemaphore(REQUESTS_MAX)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Take a connection, or close it where there are too many."""
-        if not self._free.acquire(blocking=False):
+        """Answer on a thread; who comes when all are busy is hung up on."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
             self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and make room for the next."""
+        """Answer, and make room."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Who goes away before the answer, or never asks, is no news either."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
+        """Say nothing of a client that went away or sent nonsense."""
 
 
 class HealthServer:

@@ -1,4 +1,4 @@
-"""`tickcast doctor`: measured findings on ticks, models and bundles."""
+"""`tickcast doctor`: measured findings on ticks, models, bundles and clusters."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daemon.cli.topics import ConfigFile, Servers, load
+
 if TYPE_CHECKING:
     from daemon.core.sessions import Rules
     from daemon.doctor.finding import Finding, Measurement, Report
@@ -22,7 +24,7 @@ WIDTH = 110
 COLORS = {"problem": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
 app = typer.Typer(
-    help="Look for what is wrong with ticks, a model or a bundle; exit 1 where there is a problem, 0 otherwise.",
+    help="Look for what is wrong with ticks, a model, a bundle or a cluster; exit 1 where there is a problem, else 0.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -117,6 +119,31 @@ def bundle(
     _finish(report, as_json=as_json)
 
 
+@app.command()
+def cluster(
+    config: ConfigFile = None,
+    bootstrap_servers: Servers = None,
+    sample: Annotated[int, typer.Option(min=0, metavar="TICKS", help="Newest ticks read of each partition.")] = 500,
+    watch: Annotated[
+        float, typer.Option(min=0, max=600, metavar="SECONDS", help="Time between two looks at the group.")
+    ] = 3.0,
+    as_json: AsJson = False,
+) -> None:
+    """Examine the cluster of a service, also while it runs: nothing is joined, committed or written.
+
+    Brokers, rights, topics, the group, open transactions, checkpoints and retention, keys, clocks, and what of the
+    newest ticks would be refused. Exit 4 where no broker answers, 6 where the login is refused.
+
+    Example: tickcast doctor cluster --config tickcast.toml
+    """
+    from daemon.doctor.cluster import examine_cluster
+
+    settings = load(config, bootstrap_servers)
+    with _shown() as listen:
+        report = examine_cluster(settings, config=config, sample=sample, watch_seconds=watch, listen=listen)
+    _finish(report, as_json=as_json)
+
+
 def _rules(config: Path | None) -> Rules:
     from daemon.boundaries import resolve_rules
     from daemon.config import load_settings
@@ -175,8 +202,8 @@ def _lines(finding: Finding) -> Iterator[str]:
     for number, each in enumerate(finding.evidence):
         yield from _field("" if number else "where", _place(finding, each))
     yield from _field("remedy", finding.remedy)
-    if finding.command:
-        yield f"  {'':9} {finding.command}"
+    for line in (finding.command or "").splitlines():
+        yield f"  {'':9} {line}"
 
 
 def _place(finding: Finding, each: Measurement) -> str:

@@ -26,10 +26,11 @@ from daemon.core.features import FeatureTable
 from daemon.core.forecast import Forecaster
 from daemon.core.instrument import Instrument
 from daemon.core.intake import Intake, OrderLimits, Row
+from daemon.core.kept_scores import Pending, horizon_count
 from daemon.core.letters import dead_letter
 from daemon.core.records import Message, Record
 from daemon.core.runner import Ran, Runner
-from daemon.core.scores import Pending, Scored, published
+from daemon.core.scores import Scored, published
 from daemon.core.sessions import Rules
 from daemon.core.snapshot import Snapshot, encode
 from daemon.core.spec import ModelSpec
@@ -139,9 +140,9 @@ class Pipeline:
 
     def fits(self, snapshot: Snapshot) -> bool:
         """Say whether a snapshot has the shape of our states; resets have none."""
-        scores = snapshot.instrument.scores
+        packed = snapshot.instrument.packed_scores
         shape = (len(snapshot.instrument.cells), snapshot.state.nbytes)
-        scored = scores is None or len(scores.tracks) == len(self._spec.horizons)
+        scored = not packed or horizon_count(packed) == len(self._spec.horizons)
         return snapshot.is_reset or (scored and shape == (len(self._features.start), self._table.row_bytes))
 
     def put_back(self, partition: int, snapshots: Sequence[Snapshot]) -> None:

@@ -1,4 +1,4 @@
-"""The doctor: measured findings on ticks, models and bundles, each with its limit and a remedy."""
+"""The doctor: measured findings on ticks, models, bundles and clusters, each with its limit and a remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,26 @@ from importlib import import_module
 from daemon.doctor.finding import Check
 
 #: Every module that registers checks, in the order of their table; none imports TensorFlow.
-FAMILIES = ("ticks", "prices", "pauses", "leakage", "worth", "learning", "shapes", "scales", "answers", "bundle")
+FAMILIES = (
+    "ticks",
+    "prices",
+    "pauses",
+    "leakage",
+    "worth",
+    "learning",
+    "shapes",
+    "scales",
+    "answers",
+    "bundle",
+    "cluster.brokers",
+    "cluster.rights",
+    "cluster.topics",
+    "cluster.configs",
+    "cluster.group",
+    "cluster.recovery",
+    "cluster.transactions",
+    "cluster.flow",
+)
 
 
 def all_checks() -> tuple[Check, ...]:

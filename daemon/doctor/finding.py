@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Severity = Literal["problem", "warning", "note"]
-Patient = Literal["data", "model", "bundle"]
+Patient = Literal["data", "model", "bundle", "cluster"]
 #: How a number is shown: a share as a percentage, a plain number, a whole number, a time.
 Form = Literal["share", "number", "count", "seconds"]
 
@@ -84,11 +84,13 @@ class Measurement:
     rows: str | None = None
     #: What else there is to know, in a few words.
     detail: str = ""
+    #: Of a cluster: the broker, topic, partition or group.
+    resource: str | None = None
 
     @property
     def place(self) -> str:
         """Where, for people."""
-        return ", ".join(part for part in (self.instrument, self.column, self.rows) if part)
+        return ", ".join(part for part in (self.resource, self.instrument, self.column, self.rows) if part)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Finding:
     evidence: tuple[Measurement, ...]
     severity: Severity
     remedy: str
-    #: A command or setting that helps, where there is one.
+    #: A command or setting that helps, where there is one; several stand on lines of their own.
     command: str | None = None
 
     @property
@@ -124,6 +126,7 @@ class Finding:
                     "instrument": each.instrument,
                     "column": each.column,
                     "rows": each.rows,
+                    "resource": each.resource,
                     "detail": each.detail,
                 }
                 for each in self.evidence
@@ -237,6 +240,11 @@ def judge(
         return Clear(check, worst_first[0].value, worst_first[0].detail)
     grave = severity or check.severity_at(beyond[0].value)
     return Finding(check, tuple(beyond[:PLACES_MAX]), grave, remedy or check.remedy, command)
+
+
+def seen_in_part(outcome: Outcome, unseen: str) -> Outcome:
+    """Return an outcome; one that found nothing was not made where some of it could not be seen, and why not."""
+    return Skipped(outcome.check, unseen) if unseen and isinstance(outcome, Clear) else outcome
 
 
 def skip_all(checks: Sequence[Check], reason: str) -> list[Outcome]:

@@ -67,11 +67,16 @@ def newest_marker(
     partition: int,
     *,
     patience_seconds: float = GLANCE_SECONDS,
+    look_back_max: int | None = None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Marker | None:
     """Return the newest marker of a partition without reading its snapshots; None where there is none.
 
     An open transaction is not waited for: then it is the newest of what is committed before it.
+
+    Parameters
+    ----------
+    look_back_max : read no more than so many offsets before the end; None reads all where no marker is found
 
     Raises
     ------
@@ -79,6 +84,8 @@ def newest_marker(
     BrokerUnavailable, TopicError, AccessDenied
     """
     first, end = reader.bounds("state", partition)
+    if look_back_max is not None:
+        first = max(first, end - look_back_max)
     for start in sorted({max(first, end - back) for back in (*LOOK_BACK, end - first)}, reverse=True):
         found = Stored()
         try:

@@ -10,24 +10,22 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, MemberToRemove
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import (
-    GroupAuthorizationFailedError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
-    TransactionalIdAuthorizationFailedError,
-    TransactionalIdNotFoundError,
-    UnknownMemberIdError,
     UnknownTopicOrPartitionError,
     for_code,
 )
 
-from daemon.config import Settings, TopicSettings
+from daemon.config import KafkaSettings, Settings, TopicSettings
 from daemon.errors import AccessDenied, BrokerUnavailable, TickcastError, TopicError
-from daemon.transport.admin_client import WAIT_SECONDS, admin_client, coordinated
+from daemon.transport.admin_client import WAIT_SECONDS, admin_client
 from daemon.transport.connection import Connection, transactional_id
+from daemon.transport.kafka_rights import may_join, may_write_as
 from daemon.transport.topics import (
     GROWTH_ORDER,
+    Place,
     TopicFacts,
     creation_config,
     find_growth_problems,
@@ -65,7 +63,7 @@ def create_topics(
     BrokerUnavailable, AccessDenied
     """
     with admin_client(connection, wait_seconds) as admin:
-        facts = _read_topics(admin, topics)
+        facts = read_topics(admin, topics)
         ticks = facts["ticks"]
         count = partitions or ticks.partitions or PARTITIONS_DEFAULT
         wanted = {
@@ -78,7 +76,7 @@ def create_topics(
             if topic.partitions is None
         }
         created = _create(admin, wanted) if wanted else []
-        _raise_first(find_problems(_read_topics(admin, topics)))
+        _raise_first(find_problems(read_topics(admin, topics)))
     return created
 
 
@@ -101,7 +99,7 @@ def grow_topics(
     BrokerUnavailable, AccessDenied
     """
     with admin_client(connection, wait_seconds) as admin:
-        facts = _read_topics(admin, topics)
+        facts = read_topics(admin, topics)
         _raise_first(find_growth_problems(facts, partitions))
         for role in (role for role in GROWTH_ORDER if role in facts):
             topic = facts[role]
@@ -126,11 +124,9 @@ def examine(
     ------
     BrokerUnavailable, AccessDenied : nothing could be asked
     """
-    kafka = settings.kafka
     with admin_client(connection, wait_seconds) as admin:
-        problems = _group_problems(admin, kafka.group_id)
-        problems += _transaction_problems(admin, transactional_id(kafka.group_id, kafka.instance_id))
-        facts = _read_topics(admin, settings.topics)
+        problems = list(_denied(admin, settings.kafka))
+        facts = read_topics(admin, settings.topics)
     return facts, problems + find_problems(facts)
 
 
@@ -158,7 +154,8 @@ def _raise_first(problems: list[TickcastError]) -> None:
         raise type(first)(f"{first}" + (f" (and {more} more: `tickcast topics check` lists them)" if more else ""))
 
 
-def _read_topics(admin: KafkaAdminClient, topics: TopicSettings) -> dict[str, TopicFacts]:
+def read_topics(admin: KafkaAdminClient, topics: TopicSettings) -> dict[str, TopicFacts]:
+    """Return what the cluster says about the topic of each role."""
     names = names_by_role(topics)
     described = {topic["name"]: topic for topic in admin.describe_topics(list(names.values()))}
     there = [name for name, topic in described.items() if not topic["error_code"]]
@@ -170,12 +167,25 @@ def _facts(topic: Mapping[str, Any], config: Mapping[str, str]) -> TopicFacts:
     error = for_code(topic["error_code"])
     if error is TopicAuthorizationFailedError:
         return TopicFacts(topic["name"], None, {}, frozenset())
-    rights = topic.get("authorized_operations")
     if error is UnknownTopicOrPartitionError:
         return TopicFacts(topic["name"], None, {}, None)
     if topic["error_code"]:
         raise error(f"topic {topic['name']}")
-    return TopicFacts(topic["name"], len(topic["partitions"]), config, frozenset(rights) if rights else None)
+    rights, places = topic.get("authorized_operations"), tuple(places_of(topic))
+    known = frozenset(rights) if rights else None
+    return TopicFacts(topic["name"], len(places), config, known, str(topic["topic_id"]), places)
+
+
+def places_of(topic: Mapping[str, Any]) -> Iterator[Place]:
+    """Yield where the partitions of a topic lie, from kafka-python's description of it."""
+    for partition in sorted(topic["partitions"], key=lambda each: each["partition_index"]):
+        leader = partition["leader_id"]
+        yield Place(
+            partition["partition_index"],
+            leader if leader >= 0 else None,
+            tuple(partition["replica_nodes"]),
+            tuple(partition["isr_nodes"]),
+        )
 
 
 def _read_configs(admin: KafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -222,24 +232,9 @@ def _has_leaders(admin: KafkaAdminClient, name: str, partitions: int) -> bool:
     return len(topic["partitions"]) == partitions and all(p["leader_id"] >= 0 for p in topic["partitions"])
 
 
-def _group_problems(admin: KafkaAdminClient, group_id: str) -> list[TickcastError]:
-    """Ask by letting a member leave that there never was: a group without members does not tell our rights on it."""
-    nobody = MemberToRemove(member_id="tickcast-preflight")
-    try:
-        coordinated(lambda: admin.remove_group_members(group_id, [nobody]))
-    except GroupAuthorizationFailedError:
-        return [AccessDenied(f"no right to READ group {group_id}; grant our user READ on it")]
-    except UnknownMemberIdError:
-        pass
-    return []
-
-
-def _transaction_problems(admin: KafkaAdminClient, writer: str) -> list[TickcastError]:
-    """Ask as far as can be asked without claiming the id: who may write it may also describe it."""
-    try:
-        coordinated(lambda: admin.describe_transactions([writer]))
-    except TransactionalIdNotFoundError:
-        pass
-    except TransactionalIdAuthorizationFailedError:
-        return [AccessDenied(f"no right to WRITE transactional id {writer}; grant our user WRITE on it")]
-    return []
+def _denied(admin: KafkaAdminClient, kafka: KafkaSettings) -> Iterator[TickcastError]:
+    group_id, writer = kafka.group_id, transactional_id(kafka.group_id, kafka.instance_id)
+    if not may_join(admin, group_id):
+        yield AccessDenied(f"no right to READ group {group_id}; grant our user READ on it")
+    if not may_write_as(admin, writer, group_id):
+        yield AccessDenied(f"no right to WRITE transactional id {writer}; grant our user WRITE on it")

@@ -162,17 +162,21 @@ def offsets_partition(group_id: str, count: int) -> int:
 def _open_transactions(
     admin: KafkaAdminClient, places: Collection[Collection[TopicPartition]]
 ) -> Iterator[tuple[tuple[TopicPartition, int], Any]]:
-    """Yield what the partitions' leaders hold open, as (partition, producer id) and kafka-python's description."""
     for partitions in places:
         try:
-            described = admin.describe_producers(partitions)
+            yield from held_open(admin, partitions)
         except UNSEEN as error:
             _log.debug("the producers of %s cannot be seen: %s", partitions, type(error).__name__)
-            continue
-        for tp, state in described.items():
-            for producer in state.active_producers:
-                if producer.current_transaction_start_offset >= 0:
-                    yield (tp, producer.producer_id), producer
+
+
+def held_open(
+    admin: KafkaAdminClient, partitions: Collection[TopicPartition]
+) -> Iterator[tuple[tuple[TopicPartition, int], Any]]:
+    """Yield what the partitions' leaders hold open, as (partition, producer id) and kafka-python's description."""
+    for tp, state in admin.describe_producers(partitions).items():
+        for producer in state.active_producers:
+            if producer.current_transaction_start_offset >= 0:
+                yield (tp, producer.producer_id), producer
 
 
 def _was_committed(last: Last, part: Hanging, parts: Collection[Hanging]) -> bool:

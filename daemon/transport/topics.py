@@ -43,6 +43,18 @@ GROWTH_ORDER = ("state", "scores", "forecasts", "dead_letters", "ticks")
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where one partition lies."""
+
+    partition: int
+    #: None: nobody serves it now.
+    leader: int | None
+    #: Ids of the brokers that shall hold a copy, and of those whose copy is complete.
+    replicas: tuple[int, ...]
+    in_sync: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TopicFacts:
     """What the cluster says about one topic."""
 
@@ -53,6 +65,14 @@ class TopicFacts:
     config: Mapping[str, str]
     #: What we may do with it; None: the cluster does not say.
     rights: frozenset[str] | None
+    #: Given by the cluster with the creation; another one means another topic of the same name.
+    id: str = ""
+    places: tuple[Place, ...] = ()
+
+    @property
+    def led(self) -> list[int]:
+        """The partitions that somebody leads: the others answer no question."""
+        return [place.partition for place in self.places if place.leader is not None]
 
     @property
     def message_bytes_max(self) -> int | None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from daemon.health import CONNECTIONS_MAX, Hang, Health, HealthServer
+from daemon.health import Hang, Health, HealthServer
 
 STUCK = 10.0
 
@@ -174,25 +172,6 @@ def get(port: int, path: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
-
-
-def test_connections_that_say_nothing_hold_nobody_up(port: int) -> None:
-    with ExitStack() as held:
-        for _ in range(CONNECTIONS_MAX - 1):
-            held.enter_context(closing(socket.create_connection(("127.0.0.1", port))))
-        assert get(port, "/livez") == (200, "alive\n")
-
-
-def test_a_connection_too_many_is_closed_at_once_and_those_that_say_nothing_later(
-    port: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("daemon.health._Quiet.timeout", 1.0)
-    silent = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(CONNECTIONS_MAX + 1)]
-    for connection in reversed(silent):
-        with closing(connection):
-            assert connection.recv(1) == b""
-    assert get(port, "/livez") == (200, "alive\n")
-    assert capfd.readouterr().err == ""
 
 
 def test_livez_says_which_of_the_two_is_missing(told: Told, port: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from daemon.core.canary import Probe
 from daemon.core.pipeline import Batch
 from daemon.core.records import Message
-from daemon.dev.tables import TABLES, filled
 from daemon.errors import SettingsError
 from daemon.health import Health, HealthServer
 from daemon.histogram import BatchHistogram
@@ -137,10 +135,3 @@ def get(port: int, path: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
-
-
-@pytest.mark.parametrize("document", ["README.md", "docs/bring-your-own-model.md"])
-def test_the_tables_of_documents_are_those_of_the_code(document: str) -> None:
-    path = Path(__file__).parents[2] / document
-    text = path.read_text("utf-8")
-    assert filled(text, TABLES[path.name]) == text, f"run: python -m daemon.dev.tables {document}"

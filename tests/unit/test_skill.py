@@ -11,8 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from daemon.core.forecast import Forecaster
+from daemon.core.kept_scores import Pending
 from daemon.core.pipeline import Batch
-from daemon.core.scores import Pending
 from daemon.core.spec import Output
 from daemon.logs import log
 from daemon.metrics import Metrics

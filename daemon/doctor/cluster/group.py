@@ -1,0 +1,165 @@
+"""Findings on the group: who is in it, who owns what, and whether it gets on, seen twice some seconds apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from daemon.doctor.cluster.commands import Commands
+from daemon.doctor.cluster.looks import PARTITIONS_MAX, Look, tick_at
+from daemon.doctor.finding import Check, Measurement, Outcome, judge, register, skip_all
+from daemon.transport.group import REBALANCING, Member, PartitionStatus
+from daemon.transport.port import Reader
+
+NOBODY = register(
+    Check(
+        code="nobody_runs",
+        of=("cluster",),
+        severity="note",
+        title="nobody runs",
+        measures="members of the group",
+        limit=1,
+        beyond="below",
+        form="count",
+        remedy="start it",
+    )
+)
+REBALANCES = register(
+    Check(
+        code="rebalancing",
+        of=("cluster",),
+        severity="problem",
+        title="the group does not come to rest",
+        measures="time between two looks that both found it rebalancing; usually it takes a second",
+        limit=0,
+        form="seconds",
+        remedy="look for an instance that hangs, or comes and goes: its log, /livez; a killed one is out after 10 s",
+    )
+)
+FOREIGN_MEMBERS = register(
+    Check(
+        code="foreign_members",
+        of=("cluster",),
+        severity="problem",
+        title="somebody else is in the group, and takes partitions from it",
+        measures="members without an instance id, or that subscribe to something else than the ticks alone",
+        limit=0,
+        form="count",
+        remedy="give either of them another group: [kafka] group_id belongs to one service",
+    )
+)
+UNOWNED = register(
+    Check(
+        code="unowned_partitions",
+        of=("cluster",),
+        severity="problem",
+        title="partitions belong to nobody although the group is at rest",
+        measures="partitions of the ticks that no member owned at either look",
+        limit=0,
+        form="count",
+        remedy="restart one of the instances; the group shares out anew",
+    )
+)
+WAITING = register(
+    Check(
+        code="ticks_wait",
+        of=("cluster",),
+        severity="warning",
+        title="ticks wait for their forecasts",
+        measures="age of the oldest tick without an outcome, by its Kafka timestamp",
+        limit=10,
+        problem_limit=300,
+        form="seconds",
+        remedy="where the lag falls, wait; where it grows, give more instances, up to one for each partition",
+    )
+)
+STANDSTILL = register(
+    Check(
+        code="standstill",
+        of=("cluster",),
+        severity="problem",
+        title="a partition that has an owner stands still while ticks wait",
+        measures="ticks that wait, the first for more than 10 s, while the committed offset is that of the first look",
+        limit=0,
+        form="count",
+        remedy="look at the owner's log, /readyz (it may still be restoring) and /livez; see open_transaction here",
+    )
+)
+CHECKS = (NOBODY, REBALANCES, FOREIGN_MEMBERS, UNOWNED, WAITING, STANDSTILL)
+
+#: A tick that waits for less may still be in work: a rebalance or another model can stop a partition for seconds.
+STANDSTILL_SECONDS = 10.0
+
+
+def examine_group(first: Look, second: Look, reader: Reader, commands: Commands) -> Iterator[Outcome]:
+    """Judge the group by two looks at it."""
+    group = second.group
+    yield judge(
+        NOBODY,
+        [Measurement(len(group.members), resource=group.group_id, detail=f"the group is {group.state.lower()}")],
+        command=commands.tickcast("run"),
+    )
+    if not group.members:
+        # Nobody is at fault for what waits: that is told, and no reason for a script to stop.
+        yield judge(WAITING, _waiting(first, second, reader), severity="note", otherwise="nothing is committed yet")
+        yield from skip_all((REBALANCES, FOREIGN_MEMBERS, UNOWNED, STANDSTILL), "the group has no members")
+        return
+    resting = group.state not in REBALANCING
+    unrest = 0.0 if resting or first.group.state not in REBALANCING else (second.at_ms - first.at_ms) / 1000
+    yield judge(REBALANCES, [Measurement(unrest, resource=group.group_id, detail=group.state)])
+    foreign = [member for member in group.members if _is_foreign(member, group.topic)]
+    names = ", ".join(f"{member.name} ({_says(member)})" for member in foreign)
+    yield judge(FOREIGN_MEMBERS, [Measurement(len(foreign), resource=group.group_id, detail=names)])
+    yield _unowned(first, second) if resting else judge(UNOWNED, [], otherwise="the group is rebalancing")
+    yield judge(WAITING, _waiting(first, second, reader), otherwise="nothing is committed yet")
+    yield judge(STANDSTILL, _standing(first, second, reader), otherwise="nothing is committed yet")
+
+
+def _unowned(first: Look, second: Look) -> Outcome:
+    ownerless = [
+        partition for partition, row in second.rows.items() if row.owner is None and first.rows[partition].owner is None
+    ]
+    detail = f"of {len(second.rows)}: {', '.join(map(str, ownerless))}" if ownerless else ""
+    return judge(UNOWNED, [Measurement(len(ownerless), resource=second.topic, detail=detail)])
+
+
+def _waiting(first: Look, second: Look, reader: Reader) -> Iterator[Measurement]:
+    """Measure how long the next tick of each partition has been waiting."""
+    seconds = (second.at_ms - first.at_ms) / 1000
+    for row in _most_behind(second):
+        detail = f"{row.lag} behind; {first.rows[row.partition].lag} behind {seconds:.1f} s before"
+        age = _age(second, row, reader) or 0.0
+        yield Measurement(age, resource=f"{second.topic}-{row.partition}", detail=detail)
+
+
+def _standing(first: Look, second: Look, reader: Reader) -> Iterator[Measurement]:
+    seconds = (second.at_ms - first.at_ms) / 1000
+    for row in _most_behind(second):
+        before, waited, detail = first.rows[row.partition], 0, ""
+        if row.owner and row.lag and row.committed == before.committed:
+            # Behind the last tick of a transaction stands its end, which nobody answers.
+            age = _age(second, row, reader)
+            if age is not None and age > STANDSTILL_SECONDS:
+                waited, detail = row.lag, f"{row.owner} stands at {row.committed} for {seconds:.1f} s"
+        yield Measurement(waited, resource=f"{second.topic}-{row.partition}", detail=detail)
+
+
+def _most_behind(look: Look) -> list[PartitionStatus]:
+    """Return the partitions that have been committed at all, those first that have most ticks to answer."""
+    known = [row for row in look.group.partitions if row.lag is not None]
+    return sorted(known, key=lambda row: row.lag or 0, reverse=True)[:PARTITIONS_MAX]
+
+
+def _age(look: Look, row: PartitionStatus, reader: Reader) -> float | None:
+    """Return for how many seconds the next tick of a partition waits; None where none does."""
+    if not row.lag or row.committed is None:
+        return None
+    tick = tick_at(reader, row.partition, row.committed, look.bounds[row.partition])
+    return None if tick is None else max(look.at_ms - tick.timestamp, 0) / 1000
+
+
+def _is_foreign(member: Member, topic: str) -> bool:
+    return not member.static or (bool(member.topics) and member.topics != (topic,))
+
+
+def _says(member: Member) -> str:
+    return "no instance id" if not member.static else f"reads {', '.join(member.topics)}"

@@ -1,0 +1,32 @@
+// How things are, in a few words.
+
+import { duration, number } from "./format.js";
+
+/** Without a tick for so long, a topic is quiet; without a forecast for a tick, something is wrong. */
+const QUIET_MS = 10_000;
+const LATE_MS = 3_000;
+
+/**
+ * @param connection "connecting", "open" or "lost"
+ * @param board the last one heard, null before the first
+ * @returns {tone, words}
+ */
+export function describe(connection, board, paused) {
+  if (paused) return { tone: "calm", words: "Paused" };
+  if (connection === "lost") return { tone: "bad", words: "Connection to the page's server lost, trying again" };
+  if (!board) return { tone: "calm", words: "Connecting" };
+  if (board.trouble) return { tone: "bad", words: `Kafka cannot be read: ${board.trouble}` };
+  const { ticks, forecasts } = board.newest_ms;
+  if (ticks === null && forecasts === null) return { tone: "calm", words: "Waiting for ticks" };
+  if (board.waiting_count > 0 && ticks !== null && board.now_ms - ticks > -QUIET_MS) {
+    const lateMs = Math.max(ticks, board.now_ms - QUIET_MS) - (forecasts ?? -Infinity);
+    if (forecasts === null) return { tone: "warn", words: "Ticks, but no forecasts: does `tickcast run` run?" };
+    if (lateMs > LATE_MS) {
+      const since = duration(board.now_ms - forecasts);
+      return { tone: "warn", words: `No forecast for ${since}, ${number(board.waiting_count)} ticks wait` };
+    }
+  }
+  const quietMs = board.now_ms - Math.max(ticks ?? 0, forecasts ?? 0);
+  if (quietMs > QUIET_MS) return { tone: "calm", words: `No ticks for ${duration(quietMs)}` };
+  return { tone: "good", words: "Live" };
+}
