@@ -6,6 +6,7 @@ python -m bench.dashboards docs/dashboards.md [--seconds S]
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -25,7 +26,7 @@ market of eight instruments and 200 ticks/s, a model trained on five minutes of 
 Prometheus on one machine, {seconds:.0f} s after the first tick. The model is small and knows this market; its figures
 say how to read a panel, not what to expect of yours.
 
-Measured {machine}.
+Measured {machine}; load {load:.0f} on {cores} cores.
 `python -m bench.dashboards docs/dashboards.md` measures it again, and `python -m daemon.dev.dashboards --queries URL`
 writes the same list of your own Prometheus.
 """
@@ -48,7 +49,7 @@ def main() -> None:
         ):
             time.sleep(options.seconds)
             shown = ["\n".join(listed(dashboard, stage.prometheus)) for dashboard in DASHBOARDS]
-    head = HEAD.format(seconds=options.seconds, machine=machine())
+    head = HEAD.format(seconds=options.seconds, machine=machine(), load=os.getloadavg()[0], cores=os.cpu_count())
     options.document.write_text("\n".join([head, *shown]).rstrip() + "\n", "utf-8")
 
 

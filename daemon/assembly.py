@@ -134,7 +134,7 @@ def _watch(bundle: Bundle, pipeline: Pipeline, settings: Settings, rules: Rules)
         bundle.manifest.validation_variance,
         drift=InputDrift(spec),
         expected=ExpectedInstruments(rules),
-        instruments=pipeline.instruments,
+        pipeline=pipeline,
         instruments_max=instruments_max,
     )
 

@@ -13,12 +13,13 @@ Invariants
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from socketserver import ThreadingMixIn
-from threading import BoundedSemaphore, Thread
+from threading import BoundedSemaphore, Lock, Thread
 from typing import Any, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -213,7 +214,9 @@ class _Server(ThreadingMixIn, WSGIServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that went away or sent nonsense."""
+        """Who goes away before the answer, or never asks, is no news either."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class HealthServer:
@@ -227,6 +230,8 @@ class HealthServer:
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health) -> None:
         self._health = health
         self._metrics = make_wsgi_app(registry)
+        #: One scrape at a time, however many look: the loop needs the processor.
+        self._scraping = Lock()
         try:
             self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
         except OSError as error:
@@ -245,7 +250,8 @@ class HealthServer:
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "/")
         if path == "/metrics":
-            return cast(Iterable[bytes], self._metrics(environ, start_response))
+            with self._scraping:
+                return cast(Iterable[bytes], self._metrics(environ, start_response))
         if path == "/livez":
             hang = self._health.hang()
             return _text(start_response, hang is None, str(hang) if hang else "alive")

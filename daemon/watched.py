@@ -16,7 +16,7 @@ from statistics import fmean
 import numpy as np
 from prometheus_client.metrics_core import GaugeHistogramMetricFamily, GaugeMetricFamily, Metric
 
-from daemon.core.instrument import Instrument
+from daemon.core.pipeline import Pipeline
 from daemon.core.sessions import Kind
 from daemon.drift import ColumnDrift, InputDrift
 from daemon.expected import ExpectedInstruments
@@ -44,8 +44,8 @@ class Watch:
     drift: InputDrift | None = None
     #: Who is to tick now.
     expected: ExpectedInstruments | None = None
-    #: Returns the instruments with state; any thread may ask.
-    instruments: Callable[[], Sequence[Instrument]] = tuple
+    #: Holds the states of its instruments.
+    pipeline: Pipeline | None = None
     #: Instruments that get series of their own.
     instruments_max: int = 50
 
@@ -66,7 +66,7 @@ class WatchCollector:
     def collect(self) -> Iterable[Metric]:
         """Yield the spread of forecasts, what the last scored ones add up to, and what goes into the model."""
         watch = self._watched()
-        instruments = watch.instruments()
+        instruments = [] if watch.pipeline is None else watch.pipeline.instruments()
         yield from _spreads(watch)
         if watch.scores is not None:
             yield from _scores(watch.scores)
@@ -78,7 +78,9 @@ class WatchCollector:
 
 def _spreads(watch: Watch) -> Iterable[Metric]:
     """Yield the variance per instrument, its ratio to validation, how that is distributed, and how many collapsed."""
-    variances = watch.spread.variances()
+    variances, pipeline = watch.spread.variances(), watch.pipeline
+    if pipeline is not None:  # who went to another instance, or was evicted, is not ours to judge
+        variances = {name: each for name, each in variances.items() if name == OTHER or pipeline.holds(name)}
     unit = watch.validation_variance
     ratios = {name: value / unit for name, value in variances.items()} if unit else {}
     yield _by_instrument(

@@ -230,6 +230,10 @@ class Pipeline:
         """
         return [instrument for partition in list(self._partitions.values()) for instrument in partition.instruments()]
 
+    def holds(self, name: str) -> bool:
+        """Say whether an instrument has state in any partition; any thread may ask."""
+        return name in self._homes
+
     @property
     def instrument_count(self) -> int:
         """States held now, over all partitions."""

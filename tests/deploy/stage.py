@@ -133,13 +133,17 @@ def running_stage(
     ticks : more than anybody will wait for, sent in the pace of their event times
     """
     daemon = ChildDaemon(directory, settings_of(bootstrap, topics, bundle)).start()
-    producer = TickProducer(Connection(bootstrap), topics.ticks)
-    feed = Feed(producer, ticks)
     try:
         daemon.wait_ready()
-        feed.start()
-        with closing(producer), running_prometheus(directory, daemon.port) as url:
-            yield Stage(daemon, Prometheus(url), url)
-            feed.stop()
+        with (
+            closing(TickProducer(Connection(bootstrap), topics.ticks)) as producer,
+            running_prometheus(directory, daemon.port) as url,
+        ):
+            feed = Feed(producer, ticks)
+            feed.start()
+            try:
+                yield Stage(daemon, Prometheus(url), url)
+            finally:
+                feed.stop()
     finally:
         daemon.stop()

@@ -52,7 +52,7 @@ def test_every_panel_says_what_it_shows_in_which_unit_and_from_where_on_it_is_ba
     for panel in panels(dashboard):
         defaults = panel["fieldConfig"]["defaults"]
         assert panel["description"].endswith("."), panel["title"]
-        assert defaults["unit"] in UNITS or defaults["unit"].startswith("suffix: "), panel["title"]
+        assert defaults["unit"] in UNITS or defaults["unit"].startswith("suffix:"), panel["title"]
         steps = [step["value"] for step in defaults["thresholds"]["steps"]]
         assert steps[0] is None, panel["title"]
         assert steps[1:] == sorted(steps[1:]), panel["title"]
@@ -119,8 +119,9 @@ def test_dashboards_are_plain_json() -> None:
         (float(100 * 86400), "s", "100 days"),
         (0.5, "percentunit", "50 %"),
         (3 * 2.0**20, "bytes", "3 MiB"),
-        (199.84, "suffix: /s", "200/s"),
-        (12345.6, "suffix: ticks", "12,346 ticks"),
+        (1536.0, "bytes", "1.5 KiB"),
+        (199.84, "suffix:/s", "200/s"),
+        (12345.6, "suffix:ticks", "12,346 ticks"),
         (0.0, "none", "0"),
         (float("nan"), "s", "nothing yet"),
         (float("inf"), "none", "inf"),

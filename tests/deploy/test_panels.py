@@ -34,13 +34,15 @@ PANELS = [
 
 
 @pytest.fixture(scope="module")
-def stage(kafka: str, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(kafka: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     tool("prometheus")
+    try:
+        real = request.getfixturevalue("real_ticks")
+    except pytest.skip.Exception:
+        real = None  # the simulated market will do
     directory = tmp_path_factory.mktemp("stage")
-    real = pytestconfig.rootpath.parent / "shared" / "data" / "crypto_ticks_2024-08-08.csv.gz"
     bundle = tiny_bundle(directory, columns=COLUMNS).path
-    ticks = market(real if real.exists() else None)
-    with running_stage(kafka, make_topics(kafka, "panels"), bundle, directory, ticks) as made:
+    with running_stage(kafka, make_topics(kafka, "panels"), bundle, directory, market(real)) as made:
         yield made
 
 

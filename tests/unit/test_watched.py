@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from threading import Thread
 
@@ -22,7 +22,7 @@ from daemon.metrics import PREFIX, Metrics, unit_of
 from daemon.spread import FEWEST, INSTRUMENTS_MAX, OTHER, PredictionSpread
 from daemon.watched import RATIO_BUCKETS, Watch
 from schemas import Reason, ResetCause
-from tests.ticks import model, newcomer, pipeline, raw, records
+from tests.ticks import model, pipeline, raw, records
 from tests.unit.test_metrics import batch_of, samples
 
 
@@ -67,28 +67,24 @@ def test_without_a_figure_of_validation_nothing_is_said_to_have_collapsed() -> N
     assert not any(name == "tickcast_prediction_variance_ratio" for name, _ in found)
 
 
-def watch_over(instruments: int) -> tuple[Watch, list[str]]:
-    """Return all that is watched, over so many instruments."""
+def watch_over(names: Sequence[str]) -> Watch:
+    """Return all that is watched, over instruments with state."""
     spec = model(columns=(Column("return", "running"), Column("wait"), Column("wait", mean=1.0)))
-    names = [f"I{n}" for n in range(instruments)]
-    held = [newcomer(pipeline(spec)._features.start, name) for name in names[:1]]
-    held += [newcomer(held[0].cells, name) for name in names[1:]]
-    return (
-        Watch(
-            PredictionSpread(1),
-            validation_variance=1.0,
-            drift=InputDrift(spec),
-            expected=ExpectedInstruments(Rules([("I1*", Gap(5))], Never())),
-            instruments=lambda: held,
-        ),
-        names,
+    made = pipeline(spec)
+    made.advance(records([raw(n, name) for n, name in enumerate(names)]))
+    return Watch(
+        PredictionSpread(1),
+        validation_variance=1.0,
+        drift=InputDrift(spec),
+        expected=ExpectedInstruments(Rules([("I1*", Gap(5))], Never())),
+        pipeline=made,
     )
 
 
 def series_with(instruments: int) -> Counter[str]:
     registry = CollectorRegistry()
-    watch, names = watch_over(instruments)
-    metrics = Metrics(registry, watch)
+    names = [f"I{n}" for n in range(instruments)]
+    metrics = Metrics(registry, watch_over(names))
     rng = np.random.default_rng(0)
     outputs = rng.standard_normal((FEWEST * instruments, 1))
     metrics.committed(batch_of(names * FEWEST, outputs, inputs=rng.standard_normal((len(outputs), 3))), now=0)
@@ -101,6 +97,17 @@ def test_five_thousand_instruments_have_no_more_series_than_a_hundred() -> None:
     assert sum(many.values()) < 400
     assert many["tickcast_input_shift_ratio"] == 3, "columns of the same feature are told apart"
     assert many["tickcast_prediction_variance"] == 51
+
+
+def test_instruments_that_went_to_another_instance_are_not_judged_here() -> None:
+    watch = watch_over(["I0", "I2"])
+    found = scraped(watch, *spread_of(1.0, 0.0, 1.0))
+    shown = {labels[0] for name, labels in found if name == "tickcast_prediction_variance"}
+    assert shown == {"I0", "I2"}
+    assert found["tickcast_collapsed_instruments", ()] == 0
+    assert watch.pipeline is not None
+    watch.pipeline.drop(0)
+    assert not any(name == "tickcast_prediction_variance" for name, _ in scraped(watch, [], np.zeros((0, 1))))
 
 
 def test_more_instruments_than_are_watched_are_one_ring() -> None:
@@ -133,7 +140,7 @@ def test_counters_bring_no_second_series_that_says_when_they_began() -> None:
 
 def test_every_metric_has_help_and_a_unit() -> None:
     registry = CollectorRegistry()
-    Metrics(registry, watch_over(1)[0])
+    Metrics(registry, watch_over(["A"]))
     families = list(registry.collect())
     assert len(families) > 30
     for family in families:

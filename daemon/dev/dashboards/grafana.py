@@ -49,7 +49,7 @@ class Panel:
 
     title: str
     description: str
-    #: Grafana's name of a unit, or "suffix: " and a word.
+    #: Grafana's name of a unit, or "suffix:" and a word.
     unit: str
     #: What its series are called, a text with `{{label}}` in it -> the query.
     queries: Mapping[str, str]

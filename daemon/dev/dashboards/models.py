@@ -30,7 +30,7 @@ SPREAD = Row(
             "Distribution of spreads",
             "How many of the watched instruments have which share of the spread in validation; all of them, not only "
             "those with series of their own.",
-            "suffix: instruments",
+            "suffix:instruments",
             {"up to {{le}}": "sum by (le) (tickcast_instrument_variance_ratio_bucket{@})"},
             kind="bargauge",
             width=12,
@@ -40,7 +40,7 @@ SPREAD = Row(
         stat(
             "Collapsed instruments",
             "Instruments whose forecasts spread less than 1 % of validation.",
-            "suffix: instruments",
+            "suffix:instruments",
             "sum(tickcast_collapsed_instruments{@})",
             thresholds=bad_from(1),
             width=6,
@@ -49,7 +49,7 @@ SPREAD = Row(
         stat(
             "Canary",
             "Finished runs in the last hour. While the canary does not run, a probe variance of 0 proves nothing.",
-            "suffix: runs",
+            "suffix:runs",
             "sum(increase(tickcast_probe_runs_total{@}[1h]))",
             thresholds=bad_below(1),
             width=6,
@@ -59,17 +59,29 @@ SPREAD = Row(
     ),
 )
 
-SKILL = Row(
+SKILL = lines(
+    "Skill",
+    "1 - MSE / MSE of no change, by horizon in ticks, of the last scored forecasts; above 0 they are worth something.",
+    "percentunit",
+    {"{{horizon}} ticks": "avg by (horizon) (tickcast_forecast_skill_ratio{@})"},
+    thresholds=bad_below(0),
+    minimum=None,
+)
+COVERAGE = lines(
+    "Coverage",
+    "Share of outcomes that the interval held, by horizon in ticks, and the share that it shall hold.",
+    "percentunit",
+    {
+        "{{horizon}} ticks": "avg by (horizon) (tickcast_interval_coverage_ratio{@})",
+        "target": "avg(tickcast_interval_coverage_target_ratio{@})",
+    },
+    minimum=None,
+)
+
+OUTCOMES = Row(
     "Skill and intervals",
     (
-        lines(
-            "Skill",
-            "1 - MSE / MSE of no change, by horizon in ticks, over the last scored forecasts.",
-            "percentunit",
-            {"{{horizon}} ticks": "avg by (horizon) (tickcast_forecast_skill_ratio{@})"},
-            thresholds=bad_below(0),
-            minimum=None,
-        ),
+        SKILL,
         lines(
             "Skill, at most",
             "Upper end of the 95 % interval of the skill. Below 0 the forecasts are worse than none, beyond chance.",
@@ -78,16 +90,7 @@ SKILL = Row(
             thresholds=bad_below(0),
             minimum=None,
         ),
-        lines(
-            "Coverage",
-            "Share of outcomes that the interval held, by horizon in ticks, and the share that it shall hold.",
-            "percentunit",
-            {
-                "{{horizon}} ticks": "avg by (horizon) (tickcast_interval_coverage_ratio{@})",
-                "target": "avg(tickcast_interval_coverage_target_ratio{@})",
-            },
-            minimum=None,
-        ),
+        COVERAGE,
         lines(
             "Width of intervals",
             "Mean width of the interval over the price, by horizon in ticks.",
@@ -107,7 +110,7 @@ SKILL = Row(
         lines(
             "Resets of states",
             "Recurrent states that started anew, by cause.",
-            "suffix: resets",
+            "suffix:resets",
             {"{{cause}}": "sum by (cause) (increase(tickcast_session_resets_total{@}[$__rate_interval]))"},
         ),
     ),
@@ -158,21 +161,21 @@ VERSIONS = Row(
         stat(
             "Different models",
             "How many bundles run at once; more than one only while a promoted bundle is taking over.",
-            "suffix: models",
+            "suffix:models",
             "count(count by (model) (tickcast_build_info{@}))",
             thresholds=((None, "green"), (2, "orange")),
         ),
         stat(
             "Switches",
             "Models that took over while ticks flowed, in the last 24 hours.",
-            "suffix: switches",
+            "suffix:switches",
             "sum(increase(tickcast_bundle_switches_total{@}[24h]))",
             decimals=0,
         ),
         stat(
             "Refused bundles",
             "Pinned bundles that could not be run, in the last 24 hours.",
-            "suffix: bundles",
+            "suffix:bundles",
             "sum(increase(tickcast_bundles_refused_total{@}[24h]))",
             thresholds=bad_from(0.5),
             decimals=0,
@@ -184,6 +187,6 @@ MODELS = Dashboard(
     uid="tickcast-models",
     title="tickcast / Models",
     description="Whether forecasts spread, hit, and rest on the inputs that the model was trained on.",
-    rows=(SPREAD, SKILL, INPUTS, VERSIONS),
+    rows=(SPREAD, OUTCOMES, INPUTS, VERSIONS),
     instruments=True,
 )

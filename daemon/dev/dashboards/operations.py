@@ -22,7 +22,7 @@ ALIVE = Row(
         stat(
             "Up",
             "Targets that answer the scrape.",
-            "suffix: instances",
+            "suffix:instances",
             "sum(up{@})",
             thresholds=bad_below(1),
         ),
@@ -42,7 +42,7 @@ ALIVE = Row(
         stat(
             "Starts",
             "Restarts within the last hour.",
-            "suffix: starts",
+            "suffix:starts",
             "sum(changes(process_start_time_seconds{@}[1h]))",
             thresholds=bad_from(3),
         ),
@@ -56,7 +56,7 @@ ALIVE = Row(
         stat(
             "In two partitions",
             "Instruments whose ticks came in more than one partition: producers that key differently.",
-            "suffix: instruments",
+            "suffix:instruments",
             "sum(tickcast_instruments_in_two_partitions{@})",
             thresholds=bad_from(1),
         ),
@@ -69,7 +69,7 @@ TRANSACTIONS = Row(
         lines(
             "Ticks per batch",
             "One poll is one batch is one transaction; batches grow by themselves under load.",
-            "suffix: ticks",
+            "suffix:ticks",
             quantiles("tickcast_batch_ticks"),
         ),
         lines(
@@ -83,26 +83,26 @@ TRANSACTIONS = Row(
             "Transactions",
             "Transactions per second by outcome. After a failed one all partitions start over from their last "
             "checkpoints.",
-            "suffix: /s",
+            "suffix:/s",
             {"{{outcome}}": "sum by (outcome) (rate(tickcast_transactions_total{@}[$__rate_interval]))"},
         ),
         lines(
             "Ticks by outcome",
             "Ticks per second; catch_up are those that were replayed silently to restore states.",
-            "suffix: /s",
+            "suffix:/s",
             {"{{outcome}}": "sum by (outcome) (rate(tickcast_ticks_total{@}[$__rate_interval]))"},
         ),
         lines(
             "Lag by partition",
             "Ticks behind the end of the log, by the partition that they are in.",
-            "suffix: ticks",
+            "suffix:ticks",
             {"{{partition}}": "sum by (partition) (tickcast_consumer_lag_ticks{@})"},
             thresholds=bad_from(1000),
         ),
         each(
             "Ticks from the future",
             "Ticks per second whose Kafka timestamp was ahead of our clock when they were committed.",
-            "suffix: /s",
+            "suffix:/s",
             "rate(tickcast_negative_latency_total{@}[$__rate_interval])",
             bad_from(1),
         ),
@@ -115,19 +115,19 @@ REBALANCES = Row(
         lines(
             "Rebalances",
             "Changes of assignment, by kind. Lost partitions went to somebody else without our leave.",
-            "suffix: rebalances",
+            "suffix:rebalances",
             {"{{kind}}": "sum by (kind) (increase(tickcast_rebalances_total{@}[$__rate_interval]))"},
         ),
         each(
             "Assigned partitions",
             "Partitions that an instance owns.",
-            "suffix: partitions",
+            "suffix:partitions",
             "tickcast_assigned_partitions{@}",
         ),
         each(
             "Still to restore",
             "Ticks still to replay before all partitions of an instance run.",
-            "suffix: ticks",
+            "suffix:ticks",
             "tickcast_restore_remaining_ticks{@}",
             bad_from(1),
         ),
@@ -154,7 +154,7 @@ REBALANCES = Row(
         each(
             "Snapshots",
             "Records written to the state topic per second.",
-            "suffix: /s",
+            "suffix:/s",
             "rate(tickcast_snapshots_total{@}[$__rate_interval])",
         ),
     ),
@@ -164,11 +164,11 @@ MEMORY = Row(
     "State and memory",
     (
         each("State", "Recurrent state in memory.", "bytes", "tickcast_state_bytes{@}"),
-        each("Instruments", "Instruments with state.", "suffix: instruments", "tickcast_active_instruments{@}"),
+        each("Instruments", "Instruments with state.", "suffix:instruments", "tickcast_active_instruments{@}"),
         each(
             "Evictions",
             "States given up to make room for others, per second.",
-            "suffix: /s",
+            "suffix:/s",
             "rate(tickcast_evictions_total{@}[$__rate_interval])",
             bad_from(1),
         ),
@@ -184,20 +184,20 @@ MEMORY = Row(
         each(
             "Series",
             "Samples of one scrape; bounded whatever instruments come.",
-            "suffix: samples",
+            "suffix:samples",
             "scrape_samples_scraped{@}",
         ),
         each(
             "Beyond the calendar",
             "Ticks so far outside the span of their calendar, judged by the gap rule.",
-            "suffix: ticks",
+            "suffix:ticks",
             "tickcast_beyond_calendar_ticks{@}",
             bad_from(1),
         ),
         each(
             "Confluent framing",
             "Ticks so far that came in Confluent's framing.",
-            "suffix: ticks",
+            "suffix:ticks",
             "tickcast_confluent_framed_ticks{@}",
         ),
     ),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from daemon.dev.dashboards.grafana import Dashboard, Row, bad_below, bad_from, lines, stat
+from dataclasses import replace
+
+from daemon.dev.dashboards.grafana import Dashboard, Row, bad_from, lines, stat
+from daemon.dev.dashboards.models import COVERAGE, SKILL
 
 #: The promise that the alerts on latency hold us to.
 LATENCY_TARGET_SECONDS = 0.25
@@ -56,20 +59,20 @@ FLOW = Row(
         lines(
             "Lag",
             "Ticks behind the end of the log. What an open transaction of the producer hides counts too.",
-            "suffix: ticks",
+            "suffix:ticks",
             {"{{instance}}": "sum by (instance) (tickcast_consumer_lag_ticks{@})"},
             thresholds=bad_from(1000),
         ),
         lines(
             "Forecasts",
             "Forecasts committed per second.",
-            "suffix: /s",
+            "suffix:/s",
             {"{{instance}}": 'sum by (instance) (rate(tickcast_ticks_total{@, outcome="forecast"}[$__rate_interval]))'},
         ),
         lines(
             "Dead letters",
             "Ticks per second that could not be used, by reason.",
-            "suffix: /s",
+            "suffix:/s",
             {"{{reason}}": "sum by (reason) (rate(tickcast_dead_letters_total{@}[$__rate_interval]))"},
             thresholds=bad_from(1),
         ),
@@ -88,7 +91,7 @@ FLOW = Row(
         lines(
             "Instruments",
             "Those with state, and those that are to tick now by the hours of their session rule.",
-            "suffix: instruments",
+            "suffix:instruments",
             {
                 "with state": "sum(tickcast_active_instruments{@})",
                 "expected, rule {{rule}}": "sum by (rule) (tickcast_expected_instruments{@})",
@@ -98,31 +101,7 @@ FLOW = Row(
     ),
 )
 
-WORTH = Row(
-    "Worth",
-    (
-        lines(
-            "Skill",
-            "1 - MSE / MSE of no change, by horizon in ticks; above 0 the forecasts are worth something.",
-            "percentunit",
-            {"{{horizon}} ticks": "avg by (horizon) (tickcast_forecast_skill_ratio{@})"},
-            thresholds=bad_below(0),
-            width=12,
-            minimum=None,
-        ),
-        lines(
-            "Coverage",
-            "Share of outcomes that the interval held, by horizon in ticks, and the share that it shall hold.",
-            "percentunit",
-            {
-                "{{horizon}} ticks": "avg by (horizon) (tickcast_interval_coverage_ratio{@})",
-                "target": "avg(tickcast_interval_coverage_target_ratio{@})",
-            },
-            width=12,
-            minimum=None,
-        ),
-    ),
-)
+WORTH = Row("Worth", (replace(SKILL, width=12), replace(COVERAGE, width=12)))
 
 OVERVIEW = Dashboard(
     uid="tickcast-overview",

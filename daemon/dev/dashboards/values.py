@@ -102,10 +102,10 @@ def with_unit(value: float, unit: str) -> str:
     if unit == "percentunit":
         return f"{_short(100 * value)} %"
     if unit == "bytes":
-        return f"{_short(value / 2**20)} MiB"
+        return f"{_short(value / 2**20)} MiB" if value >= 2**20 else f"{_short(value / 2**10)} KiB"
     if unit == "s":
         return _duration(value)
-    return _short(value) + unit.removeprefix("none").removeprefix("suffix:").replace(" /s", "/s")
+    return f"{_short(value)} {unit.removeprefix('none').removeprefix('suffix:')}".replace(" /", "/").rstrip()
 
 
 def _duration(seconds: float) -> str:
