@@ -111,8 +111,18 @@ class Board:
 
     @property
     def waiting_count(self) -> int:
-        """Ticks newer than the newest forecast of their partition; dead letters among them are not told apart."""
+        """Ticks behind the newest forecast of their partition; dead letters among them are not told apart."""
         return sum(map(len, self._waiting.values()))
+
+    @property
+    def waiting_since_ms(self) -> int | None:
+        """Kafka timestamp of the first of them since the newest forecast of all; None where there is none.
+
+        One older than that is a dead letter, or its partition is behind while others are not.
+        """
+        newest_ms = self.newest_ms["forecasts"] or 0
+        firsts = (next((at for at in waiting.values() if at > newest_ms), None) for waiting in self._waiting.values())
+        return min((at for at in firsts if at is not None), default=None)
 
     def _take_tick(self, record: Record) -> None:
         waiting = self._waiting.setdefault(record.partition, {})

@@ -40,6 +40,15 @@ def test_ticks_wait_until_a_later_one_of_their_partition_is_forecast(board: Boar
     assert board.waiting_count == 2
 
 
+def test_a_tick_waits_since_it_came_unless_others_have_been_forecast_since(board: Board) -> None:
+    board.take({"ticks": [tick("A", 0, at_ms=T0_MS), tick("B", 0, at_ms=T0_MS + 10, partition=1)]})
+    assert board.waiting_since_ms == T0_MS
+    board.take({"forecasts": [forecast("B", 0, 0, at_ms=T0_MS + 20, partition=1)]})
+    assert board.waiting_since_ms is None  # that of A may be a dead letter: others are answered
+    board.take({"ticks": [tick("A", 1, at_ms=T0_MS + 30)]})
+    assert board.waiting_since_ms == T0_MS + 30
+
+
 def test_ticks_that_wait_are_bounded(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "WAITING_MAX", 10)
     board.take({"ticks": [tick("A", offset) for offset in range(50)]})

@@ -91,7 +91,7 @@ function drawBoard() {
   const isQuiet = (role) => board.now_ms - (board.newest_ms[role] ?? 0) > QUIET_MS;
   for (const role of ["ticks", "forecasts"]) {
     const rate = isQuiet(role) ? 0 : board.per_second[role];
-    byId(`${role}-rate`).textContent = number(rate, rate < 100 ? 1 : 0);
+    byId(`${role}-rate`).textContent = number(rate, rate > 0 && rate < 100 ? 1 : 0);
     byId(`${role}-topic`).textContent = board.topics[role];
   }
   byId("ticks-topic-again").textContent = board.topics.ticks;
@@ -111,7 +111,7 @@ function drawBoard() {
 
 function moreWords({ found_count: found, instrument_count: all, rows }) {
   if (page.search && !found) return `None of ${number(all)} instruments holds “${page.search}”`;
-  if (found > rows.length) return `${number(found - rows.length)} more; search narrows them down`;
+  if (found > rows.length) return `${number(found - rows.length)} more: search for them`;
   return page.search ? `${number(found)} of ${number(all)} instruments` : "";
 }
 

@@ -55,6 +55,7 @@ export class Chart {
     if (!slots.last) {
       series.setData([]);
       this.#shown = { generation: -1, number: 0 };
+      this.#horizons = ""; // whatever comes next is framed anew
       return;
     }
     if (slots.generation !== this.#shown.generation) this.#setAll();

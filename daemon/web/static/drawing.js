@@ -1,6 +1,7 @@
 // What is drawn around the price: past forecasts and their intervals where they landed, the present forecast as a fan,
 // boundaries of sessions. Everything is computed anew for each picture, from the slots alone.
 
+/** Pixels between the fan's labels, and from the price to the first. */
 const LABEL_GAP = 30;
 
 export class Drawing {
@@ -126,7 +127,7 @@ export class Drawing {
     const fan = this.#fan();
     paint.area(fan, accent, 0.24);
     paint.line(fan, accent, { alpha: 1, width: 2 });
-    let free = -Infinity;
+    let free = paint.x(fan[0].x) + LABEL_GAP / 2;
     for (const { x, mean, upper, ahead } of fan.slice(1)) {
       paint.dot(x, mean, accent, 2.5);
       const at = paint.x(x);

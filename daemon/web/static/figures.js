@@ -4,6 +4,8 @@ import * as format from "./format.js";
 
 /** Skill from fewer outcomes than this is noise and not shown. */
 const JUDGED_MIN = 100;
+/** The same for a share of outcomes. */
+const SHARE_MIN = 20;
 
 const byId = (id) => document.getElementById(id);
 
@@ -52,7 +54,7 @@ export function showFigures(figures, slots, index) {
   write(byId("variance-words"), `of the last ${figures.variance_count} forecasts, ${ahead}; must not be 0`);
   showSkill(chosen, ahead);
   const { held, count } = last ? slots.inside(index) : { held: 0, count: 0 };
-  write(byId("inside"), count ? `${format.number((held / count) * 100)} %` : format.NOTHING);
+  write(byId("inside"), count < SHARE_MIN ? format.NOTHING : `${format.number((held / count) * 100)} %`);
   write(byId("inside-words"), `of ${format.number(count)} outcomes on the chart, ${ahead}`);
 }
 
