@@ -73,7 +73,7 @@ function draw() {
   if (board || choice) drawBoard();
   if (forecasts || choice) {
     drawHorizons();
-    chart.update();
+    chart.update(horizonIndex());
     if (slots.last) showForecast(slots);
     showLegend(null);
   }
@@ -134,7 +134,6 @@ function drawHorizons() {
     input.checked = at === index;
   });
   byId("past-words").textContent = `forecast ${horizons[index] ?? ""} ticks before`;
-  chart.compare(index);
 }
 
 function horizonButton(horizon) {
