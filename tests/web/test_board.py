@@ -146,6 +146,14 @@ def test_a_tick_that_becomes_a_dead_letter_names_no_instrument(board: Board) -> 
     assert board.names() == []
 
 
+def test_a_tick_from_the_future_does_not_keep_later_prices_out(board: Board) -> None:
+    future = InputRecord("ticks", 0, 0, T0_MS, b"A", b'{"instrument":"A","ts":4000000000000000000,"price":1}')
+    board.take({"ticks": [future, tick("A", 1, price=5.0)]})
+    listing = board.listing("A")
+    assert listing is not None
+    assert listing.price == 5.0
+
+
 def test_instruments_are_bounded_and_the_least_recently_touched_gives_way(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:

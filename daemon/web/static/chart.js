@@ -138,7 +138,7 @@ export class Chart {
       crosshair: { vertLine: cross, horzLine: cross },
     });
     this.series.applyOptions({ color: colour("ink") });
-    this.drawing.colours = Object.fromEntries(["accent", "soft", "miss", "line", "panel"].map((name) => [name, colour(name)]));
+    this.drawing.colours = Object.fromEntries(["accent", "soft", "miss"].map((name) => [name, colour(name)]));
     this.drawing.redraw();
   }
 }

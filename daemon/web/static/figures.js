@@ -35,6 +35,21 @@ export function showForecast(slots) {
   });
 }
 
+/** Leave nothing of another instrument, or of another time. */
+export function showNoForecast() {
+  write(byId("price"), format.NOTHING, null);
+  write(byId("now-words"), "");
+  delete byId("now").dataset.id;
+  rowsOf(byId("now-rows"), 0);
+}
+
+export function showNoFigures() {
+  for (const name of ["latency", "variance", "skill", "inside"]) {
+    write(byId(name), format.NOTHING);
+    write(byId(`${name}-words`), "");
+  }
+}
+
 /** Show what the server works out, twice a second. */
 export function showFigures(figures, slots, index) {
   const { last } = slots;
@@ -94,8 +109,9 @@ function rowsOf(body, count) {
   return body.rows;
 }
 
-/** Change a text only where it changes; the exact value, where one is given, is what hovering shows. */
+/** Change a text only where it changes; hovering shows the exact value, where there is one. */
 function write(element, text, exact) {
   if (element.textContent !== text) element.textContent = text;
-  if (exact !== undefined && exact !== null && element.title !== String(exact)) element.title = String(exact);
+  const title = exact === undefined || exact === null ? "" : String(exact);
+  if (element.title !== title) element.title = title;
 }

@@ -22,6 +22,10 @@ export function describe(connection, board, paused) {
   if (since !== null && board.now_ms - since > LATE_MS) return { tone: "warn", words: lateWords(board) };
   const quietMs = board.now_ms - Math.max(ticks ?? 0, forecasts ?? 0);
   if (quietMs > QUIET_MS) return { tone: "calm", words: `No ticks for ${duration(quietMs)}` };
+  if (board.unreadable_count) {
+    const words = `Live, but ${number(board.unreadable_count)} records of ${board.topics.forecasts} are no forecasts`;
+    return { tone: "warn", words };
+  }
   return { tone: "good", words: "Live" };
 }
 
