@@ -56,7 +56,8 @@ def watch(
     when = None if since is None else parse_when(since, "--since")
     topics: dict[Readable, str] = {"ticks": settings.topics.ticks, "forecasts": settings.topics.forecasts}
     follower = KafkaFollower(Connection.from_settings(settings.kafka), topics, since=when)
-    page = Page(Board(topics, tick_decoder(settings)), allow_host or ())
+    board = Board(topics, tick_decoder(settings), settings.pipeline.future_skew_seconds * 1000)
+    page = Page(board, allow_host or ())
     with listen(host, port) as listener:
         typer.echo(f"the live page is at {_address(host, listener.getsockname()[1])}; Ctrl-C ends it")
         asyncio.run(serve(page, follower, listener))

@@ -85,6 +85,8 @@ class KafkaFollower:
         self._outline: Outline = {}
         #: Where each partition is read on.
         self._positions: dict[TopicPartition, int] = {}
+        #: Whether they have been taken anew, and nobody has been told yet.
+        self._is_anew = False
 
     def poll(self, timeout_seconds: float) -> Followed:
         """Wait at most so long for records.
@@ -96,7 +98,8 @@ class KafkaFollower:
         """
         try:
             consumer = self._consumer or self._connect()
-            anew = self._begin(consumer) if self._has_changed(consumer) else False
+            if self._has_changed(consumer):
+                self._begin(consumer)
             fetched = consumer.poll(timeout_ms=timeout_seconds * 1000, max_records=POLL_RECORDS)
             self._check(bool(fetched))
         except (OffsetOutOfRangeError, LogTruncationError):
@@ -106,6 +109,7 @@ class KafkaFollower:
         except Exception as error:
             self._discard()
             raise translate(error, f"reading {' and '.join(self._roles)}") from error
+        anew, self._is_anew = self._is_anew, False
         found: dict[Readable, list[Record]] = {}
         for place in sorted(fetched):
             found.setdefault(self._roles[place.topic], []).extend(fetched[place])
@@ -153,14 +157,13 @@ class KafkaFollower:
             topic: (cluster.topic_id(topic), len(cluster.partitions_for_topic(topic) or ())) for topic in self._roles
         }
 
-    def _begin(self, consumer: KafkaConsumer) -> bool:
+    def _begin(self, consumer: KafkaConsumer) -> None:
         outline = self._outline_of(consumer)
         positions: dict[TopicPartition, int] = {}
         for topic, (_, count) in outline.items():
             positions |= self._starts(consumer, [TopicPartition(topic, partition) for partition in range(count)])
         _stand(consumer, positions)
-        self._outline, self._positions = outline, positions
-        return True
+        self._outline, self._positions, self._is_anew = outline, positions, True
 
     def _starts(self, consumer: KafkaConsumer, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Return where to begin in the partitions of one topic."""

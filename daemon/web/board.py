@@ -40,11 +40,13 @@ class Board:
     ----------
     topics : name by role, for people
     decoder : reads the ticks topic, as the daemon's does
+    future_skew_ms : how far a tick may be ahead of its Kafka timestamp; one further ahead becomes a dead letter
     """
 
-    def __init__(self, topics: Mapping[Readable, str], decoder: TickDecoder) -> None:
+    def __init__(self, topics: Mapping[Readable, str], decoder: TickDecoder, future_skew_ms: float = 60_000.0) -> None:
         self.topics = dict(topics)
         self._decoder = decoder
+        self._future_skew_ms = future_skew_ms
         self.clear()
 
     def clear(self) -> None:
@@ -111,8 +113,18 @@ class Board:
 
     @property
     def waiting_count(self) -> int:
-        """Ticks newer than the newest forecast of their partition; dead letters among them are not told apart."""
+        """Ticks behind the newest forecast of their partition; dead letters among them are not told apart."""
         return sum(map(len, self._waiting.values()))
+
+    @property
+    def waiting_since_ms(self) -> int | None:
+        """Kafka timestamp of the first of them since the newest forecast of all; None where there is none.
+
+        One older than that is a dead letter, or its partition is behind while others are not.
+        """
+        newest_ms = self.newest_ms["forecasts"] or 0
+        firsts = (next((at for at in waiting.values() if at > newest_ms), None) for waiting in self._waiting.values())
+        return min((at for at in firsts if at is not None), default=None)
 
     def _take_tick(self, record: Record) -> None:
         waiting = self._waiting.setdefault(record.partition, {})
@@ -123,7 +135,8 @@ class Board:
             tick = self._decoder.decode(record.value)
         except Rejected:  # it becomes a dead letter
             return
-        self._touch(tick.instrument).tick(tick)
+        if tick.ts / 1e6 - record.timestamp <= self._future_skew_ms or record.timestamp < 0:
+            self._touch(tick.instrument).tick(tick)
 
     def _take_forecast(self, record: Record) -> bool:
         """Take a forecast; return False where it cannot be read."""

@@ -82,6 +82,7 @@ class Viewer:
             "newest_ms": board.newest_ms,
             "per_second": {role: board.rate(role) for role in ("ticks", "forecasts")},
             "waiting_count": board.waiting_count,
+            "waiting_since_ms": board.waiting_since_ms,
             "unreadable_count": board.unreadable_count,
             "latency_ms": {"p50": p50, "p99": p99},
             "instrument_count": len(board.names()),
@@ -122,7 +123,7 @@ def _row(listing: Listing) -> Any:
         "price": listing.price if listing.price is not None else forecast.price,
         "horizon": forecast.horizons[index],
         "mean": forecast.mean[index],
-        #: What the mean is held against: the price at which the forecast was made.
+        # what the mean is held against: the price at which the forecast was made
         "at": forecast.price,
     }
 

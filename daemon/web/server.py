@@ -30,6 +30,8 @@ from daemon.web.guard import Guard
 STATIC = Path(__file__).parent / "static"
 #: Pages open at once. Each costs a wake-up 30 times a second and one composed frame.
 VIEWERS_MAX = 32
+#: Connections at once, those that fetch files too; browsers hold up to six.
+CONNECTIONS_MAX = 256
 POLL_SECONDS = 0.1
 #: After a failure that may pass.
 RETRY_SECONDS = 1.0
@@ -72,10 +74,13 @@ class Page:
             except TickcastError as error:
                 if not error.retriable:
                     raise
+                if self.trouble is None:
+                    log.warning("Kafka cannot be read, trying again", extra=facts(reason=str(error)))
                 self.trouble = str(error)
-                log.warning("Kafka cannot be read, trying again", extra=facts(reason=str(error)))
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
+            if self.trouble is not None:
+                log.info("Kafka is read again")
             self.trouble = None
             if followed.anew:
                 self._board.clear()
@@ -147,6 +152,7 @@ async def serve(page: Page, follower: KafkaFollower, listener: socket.socket) ->
         server_header=False,
         access_log=False,
         log_config=None,
+        limit_concurrency=CONNECTIONS_MAX,
         timeout_graceful_shutdown=CLOSE_SECONDS,
     )
     server = _Server(config)

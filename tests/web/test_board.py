@@ -40,6 +40,15 @@ def test_ticks_wait_until_a_later_one_of_their_partition_is_forecast(board: Boar
     assert board.waiting_count == 2
 
 
+def test_a_tick_waits_since_it_came_unless_others_have_been_forecast_since(board: Board) -> None:
+    board.take({"ticks": [tick("A", 0, at_ms=T0_MS), tick("B", 0, at_ms=T0_MS + 10, partition=1)]})
+    assert board.waiting_since_ms == T0_MS
+    board.take({"forecasts": [forecast("B", 0, 0, at_ms=T0_MS + 20, partition=1)]})
+    assert board.waiting_since_ms is None  # that of A may be a dead letter: others are answered
+    board.take({"ticks": [tick("A", 1, at_ms=T0_MS + 30)]})
+    assert board.waiting_since_ms == T0_MS + 30
+
+
 def test_ticks_that_wait_are_bounded(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "WAITING_MAX", 10)
     board.take({"ticks": [tick("A", offset) for offset in range(50)]})
@@ -135,6 +144,14 @@ def test_what_is_no_forecast_changes_nothing_but_a_count(
 def test_a_tick_that_becomes_a_dead_letter_names_no_instrument(board: Board) -> None:
     board.take({"ticks": [tick("A", 0, bid=2.0, ask=1.0)]})
     assert board.names() == []
+
+
+def test_a_tick_from_the_future_does_not_keep_later_prices_out(board: Board) -> None:
+    future = InputRecord("ticks", 0, 0, T0_MS, b"A", b'{"instrument":"A","ts":4000000000000000000,"price":1}')
+    board.take({"ticks": [future, tick("A", 1, price=5.0)]})
+    listing = board.listing("A")
+    assert listing is not None
+    assert listing.price == 5.0
 
 
 def test_instruments_are_bounded_and_the_least_recently_touched_gives_way(

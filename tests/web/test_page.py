@@ -330,5 +330,10 @@ def test_an_empty_topic_says_what_to_do_until_the_first_tick(chromium: Browser, 
     expect(page.locator("#state")).to_contain_text("Ticks, but no forecasts")
     send(kafka, topics.forecasts, [payload("A", 0, 0, 3.5)])
     expect(page.locator("#state")).to_have_text(LIVE)
+    expect(page.locator("#now-rows tr")).to_have_count(2)
+    send(kafka, topics.ticks, [{"instrument": "B", "ts": time.time_ns(), "price": 7.5}])
+    page.locator("#rows a", has_text="B").click()
+    expect(page.locator("#price")).to_have_attribute("title", "7.5")
+    expect(page.locator("#now-rows tr")).to_have_count(0)  # nothing of A stays under the name of B
     page.close()
     watch.stop()

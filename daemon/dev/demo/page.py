@@ -64,8 +64,10 @@ class ChildPage(AbstractContextManager["ChildPage"]):
         assert self._process.stdout is not None
         guard = Timer(START_SECONDS, self._process.kill)
         guard.start()
-        line = self._process.stdout.readline()
-        guard.cancel()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            guard.cancel()
         address = next((word.rstrip(";") for word in line.split() if word.startswith("http")), None)
         if address is not None:
             return f"live at {address}"

@@ -1,7 +1,7 @@
 // The page: what is chosen, what came, and one drawing of it per frame.
 
 import { Chart } from "./chart.js";
-import { legend, showFigures, showForecast } from "./figures.js";
+import { legend, showFigures, showForecast, showNoFigures, showNoForecast } from "./figures.js";
 import { milliseconds, number } from "./format.js";
 import { List } from "./list.js";
 import { Slots } from "./slots.js";
@@ -25,13 +25,17 @@ const page = {
   connection: "connecting",
   board: null,
   epoch: "",
+  /** The slot under the pointer, null where there is none. */
+  hovered: null,
 };
 const slots = new Slots();
-/** What has changed since the last frame. */
-const changed = { board: false, forecasts: false, choice: false };
-let waiting = false;
+/** What has changed since the last frame: "board", "forecasts" or "choice". */
+const changed = new Set();
 
-const chart = new Chart(byId("chart"), slots, showLegend);
+const chart = new Chart(byId("chart"), slots, (slot) => {
+  page.hovered = slot;
+  showLegend();
+});
 const list = new List(byId("rows"), choose);
 const stream = new Stream(
   () => ({ instrument: page.instrument, search: page.search, epoch: page.epoch, after: slots.number }),
@@ -60,25 +64,34 @@ function hear(name, content) {
 
 /** Draw with the next frame, however much comes until then. */
 function later(what) {
-  changed[what] = true;
-  if (waiting) return;
-  waiting = true;
-  requestAnimationFrame(draw);
+  if (!changed.size) requestAnimationFrame(draw);
+  changed.add(what);
 }
 
 function draw() {
-  waiting = false;
-  const { board, forecasts, choice } = { ...changed };
-  Object.assign(changed, { board: false, forecasts: false, choice: false });
-  if (board || choice) drawBoard();
-  if (forecasts || choice) {
+  const isChoice = changed.has("choice");
+  const isBoard = changed.has("board") || isChoice;
+  const isForecasts = changed.has("forecasts") || isChoice;
+  changed.clear();
+  if (isBoard) drawBoard();
+  if (isForecasts) {
     drawHorizons();
-    chart.update();
+    chart.update(horizonIndex());
     if (slots.last) showForecast(slots);
-    showLegend(null);
+    else showNoForecast();
+    showLegend();
   }
-  if ((board || choice) && page.board) showFigures(page.board.instrument, slots, horizonIndex());
+  if (isBoard && page.board) drawFigures(page.board.instrument);
   byId("newest").hidden = !slots.last || chart.isAtNow();
+}
+
+function drawFigures(figures) {
+  const isOfChosen = figures.name === page.instrument;
+  if (isOfChosen) showFigures(figures, slots, horizonIndex());
+  else showNoFigures();
+  if (slots.last) return;
+  const isSeen = isOfChosen && figures.price !== null;
+  byId("facts").textContent = isSeen ? "No forecast of it has been seen" : "No tick of it has been seen";
 }
 
 function drawBoard() {
@@ -87,11 +100,12 @@ function drawBoard() {
   const state = byId("state");
   state.dataset.tone = tone;
   if (state.textContent !== words) state.textContent = words;
+  document.body.dataset.stale = String(tone === "bad" || page.paused);
   if (!board) return;
   const isQuiet = (role) => board.now_ms - (board.newest_ms[role] ?? 0) > QUIET_MS;
   for (const role of ["ticks", "forecasts"]) {
     const rate = isQuiet(role) ? 0 : board.per_second[role];
-    byId(`${role}-rate`).textContent = number(rate, rate < 100 ? 1 : 0);
+    byId(`${role}-rate`).textContent = number(rate, rate > 0 && rate < 100 ? 1 : 0);
     byId(`${role}-topic`).textContent = board.topics[role];
   }
   byId("ticks-topic-again").textContent = board.topics.ticks;
@@ -106,17 +120,12 @@ function drawBoard() {
   byId("rows-horizon").textContent = horizon ? `+${horizon} ticks, bp` : "expected, bp";
   list.show(board.rows, page.instrument);
   byId("more").textContent = moreWords(board);
-  if (!slots.last) byId("facts").textContent = factsWithout(board);
 }
 
 function moreWords({ found_count: found, instrument_count: all, rows }) {
   if (page.search && !found) return `None of ${number(all)} instruments holds “${page.search}”`;
-  if (found > rows.length) return `${number(found - rows.length)} more; search narrows them down`;
+  if (found > rows.length) return `${number(found - rows.length)} more: search for them`;
   return page.search ? `${number(found)} of ${number(all)} instruments` : "";
-}
-
-function factsWithout(board) {
-  return board.instrument.price === null ? "No tick of it has been seen" : "No forecast of it has been seen";
 }
 
 /** The buttons follow the model's horizons. */
@@ -134,7 +143,6 @@ function drawHorizons() {
     input.checked = at === index;
   });
   byId("past-words").textContent = `forecast ${horizons[index] ?? ""} ticks before`;
-  chart.compare(index);
 }
 
 function horizonButton(horizon) {
@@ -160,14 +168,15 @@ function horizonIndex() {
   return Math.max(distances.indexOf(Math.min(...distances)), 0);
 }
 
-function showLegend(hovered) {
-  const slot = hovered ?? slots.last;
+function showLegend() {
+  const slot = page.hovered ?? slots.last;
   byId("legend").textContent = slot ? legend(slot, slots, horizonIndex()) : "";
 }
 
 function choose(name) {
   if (name === page.instrument) return;
   page.instrument = name;
+  page.hovered = null;
   slots.clear();
   remember();
   later("choice");

@@ -35,7 +35,7 @@ export class Chart {
       },
     });
     this.series = this.chart.addSeries(LineSeries, { lineWidth: 2, priceLineVisible: false, crosshairMarkerRadius: 3 });
-    this.drawing = new Drawing(slots, (place) => place - this.#first);
+    this.drawing = new Drawing();
     this.series.attachPrimitive(this.drawing);
     this.chart.subscribeCrosshairMove(({ time }) => hover(time === undefined ? null : slots.byNumber.get(time) ?? null));
     element.addEventListener("keydown", (event) => this.#press(event));
@@ -43,24 +43,23 @@ export class Chart {
     this.#paint();
   }
 
-  /** Which of the horizons the past forecasts are of. */
-  compare(index) {
-    this.drawing.index = index;
-    this.drawing.redraw();
-  }
-
-  /** Draw what came since the last time. */
-  update() {
+  /**
+   * Draw what came since the last time.
+   * @param index which of the horizons the past forecasts are of
+   */
+  update(index) {
     const { slots, series } = this;
     if (!slots.last) {
       series.setData([]);
+      this.drawing.take(slots, index, 0);
       this.#shown = { generation: -1, number: 0 };
+      this.#horizons = ""; // whatever comes next is framed anew
       return;
     }
     if (slots.generation !== this.#shown.generation) this.#setAll();
     else for (const point of this.#points(this.#shown.number)) series.update(point);
     this.#shown = { generation: slots.generation, number: slots.number };
-    this.drawing.redraw();
+    this.drawing.take(slots, index, this.#first);
     if (slots.last.horizons.join() !== this.#horizons) this.#frame();
   }
 
@@ -139,7 +138,7 @@ export class Chart {
       crosshair: { vertLine: cross, horzLine: cross },
     });
     this.series.applyOptions({ color: colour("ink") });
-    this.drawing.colours = Object.fromEntries(["accent", "soft", "miss", "line", "panel"].map((name) => [name, colour(name)]));
+    this.drawing.colours = Object.fromEntries(["accent", "soft", "miss"].map((name) => [name, colour(name)]));
     this.drawing.redraw();
   }
 }

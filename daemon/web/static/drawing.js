@@ -1,20 +1,34 @@
 // What is drawn around the price: past forecasts and their intervals where they landed, the present forecast as a fan,
-// boundaries of sessions. Everything is computed anew for each picture, from the slots alone.
+// boundaries of sessions. It is worked out together with the points of the price, not when the library paints: by then
+// other forecasts may have come, and the two would not fit together.
 
+/** Pixels between the fan's labels, and from the price to the first. */
 const LABEL_GAP = 30;
 
 export class Drawing {
-  /** @param place returns the chart's place of a number */
-  constructor(slots, place) {
-    this.slots = slots;
-    this.place = place;
-    this.index = 0;
+  constructor() {
     this.colours = {};
+    this.past = [];
+    this.fan = [];
+    this.sessions = [];
     const draw = (layer) => ({
       zOrder: () => (layer === "below" ? "bottom" : "top"),
       renderer: () => ({ draw: (target) => target.useMediaCoordinateSpace((scope) => this.#draw(layer, scope)) }),
     });
     this.views = [draw("below"), draw("above")];
+  }
+
+  /**
+   * Work out what is to be drawn.
+   * @param index which of the horizons the past forecasts are of
+   * @param first number of the slot at the chart's place 0
+   */
+  take(slots, index, first) {
+    const place = (number) => number - first;
+    this.past = past(slots, index, place);
+    this.fan = fan(slots, place);
+    this.sessions = sessions(slots, place);
+    this.redraw();
   }
 
   attached({ chart, series, requestUpdate }) {
@@ -38,51 +52,15 @@ export class Drawing {
       low = Math.min(low, value);
       high = Math.max(high, value);
     };
-    for (const { x, mean, lower, upper } of [...this.#past(), ...this.#fan()]) {
+    for (const { x, mean, lower, upper } of [...this.past, ...this.fan]) {
       if (x < from || x > to) continue;
       [mean, lower, upper].forEach(include);
     }
     return low <= high ? { priceRange: { minValue: low, maxValue: high } } : null;
   }
 
-  /** Where the forecasts of one horizon landed; `run` tells sessions apart. */
-  #past() {
-    const { slots, index } = this;
-    const horizon = slots.last?.horizons[index] ?? 0;
-    const found = [];
-    for (const made of slots.list) {
-      const here = slots.byNumber.get(made.number + horizon);
-      const crosses = here ? here.origin !== made.origin : made.origin !== slots.last.origin;
-      if (crosses) continue;
-      found.push({
-        x: this.place(made.number + horizon),
-        mean: made.mean[index],
-        lower: made.lower?.[index] ?? null,
-        upper: made.upper?.[index] ?? null,
-        run: made.origin,
-        outcome: here?.price ?? null,
-      });
-    }
-    return found;
-  }
-
-  /** The present forecast, from the price it was made at. */
-  #fan() {
-    const { last } = this.slots;
-    if (!last) return [];
-    const start = { x: this.place(last.number), mean: last.price, lower: last.price, upper: last.price, ahead: 0 };
-    const ahead = last.horizons.map((horizon, index) => ({
-      x: this.place(last.number + horizon),
-      mean: last.mean[index],
-      lower: last.lower?.[index] ?? null,
-      upper: last.upper?.[index] ?? null,
-      ahead: horizon,
-    }));
-    return [start, ...ahead];
-  }
-
   #draw(layer, { context, mediaSize }) {
-    if (!this.slots.last) return;
+    if (!this.fan.length) return;
     const paint = new Brush(context, mediaSize, this.chart.timeScale(), this.series);
     if (layer === "below") {
       this.#drawPast(paint);
@@ -95,38 +73,34 @@ export class Drawing {
   #drawPast(paint) {
     const { accent, soft } = this.colours;
     this.#drawSessions(paint, soft);
-    for (const run of runs(this.#past())) {
+    for (const run of runs(this.past)) {
       paint.area(run, accent, 0.13);
       paint.line(run, accent, { alpha: 0.65, width: 1 });
     }
   }
 
   #drawMisses(paint) {
-    for (const { x, lower, upper, outcome } of this.#past()) {
+    for (const { x, lower, upper, outcome } of this.past) {
       if (outcome === null || lower === null || (lower <= outcome && outcome <= upper)) continue;
       paint.dot(x, outcome, this.colours.miss, 2.5);
     }
   }
 
   #drawSessions(paint, colour) {
-    let before = null;
     let free = -Infinity;
-    for (const slot of this.slots.list) {
-      if (before && slot.origin !== before.origin) {
-        const x = paint.x(this.place(slot.number) - 0.5);
-        paint.rule(x, colour);
-        if (x > free) free = x + paint.text(slot.reset === "session" || !slot.reset ? "session" : slot.reset, x + 4, 12, colour);
-      }
-      before = slot;
+    for (const { x, words } of this.sessions) {
+      const at = paint.x(x);
+      paint.rule(at, colour);
+      if (at > free) free = at + paint.text(words, at + 4, 12, colour);
     }
   }
 
   #drawFan(paint) {
     const { accent } = this.colours;
-    const fan = this.#fan();
+    const { fan } = this;
     paint.area(fan, accent, 0.24);
     paint.line(fan, accent, { alpha: 1, width: 2 });
-    let free = -Infinity;
+    let free = paint.x(fan[0].x) + LABEL_GAP / 2;
     for (const { x, mean, upper, ahead } of fan.slice(1)) {
       paint.dot(x, mean, accent, 2.5);
       const at = paint.x(x);
@@ -135,6 +109,47 @@ export class Drawing {
       paint.text(`+${ahead}`, at, paint.y(upper ?? mean) - 6, accent, "center");
     }
   }
+}
+
+/** Where the forecasts of one horizon landed; `run` tells sessions apart. */
+function past(slots, index, place) {
+  const { last } = slots;
+  const found = [];
+  for (const made of slots.list) {
+    const number = made.number + made.horizons[index];
+    const here = slots.byNumber.get(number);
+    // A reset between the two: what was forecast then is about nothing.
+    if (made.origin !== (here ?? last).origin) continue;
+    found.push({
+      x: place(number),
+      mean: made.mean[index],
+      lower: made.lower?.[index] ?? null,
+      upper: made.upper?.[index] ?? null,
+      run: made.origin,
+      outcome: here?.price ?? null,
+    });
+  }
+  return found;
+}
+
+/** The present forecast, from the price it was made at. */
+function fan({ last }, place) {
+  if (!last) return [];
+  const start = { x: place(last.number), mean: last.price, lower: last.price, upper: last.price, ahead: 0 };
+  const ahead = last.horizons.map((horizon, index) => ({
+    x: place(last.number + horizon),
+    mean: last.mean[index],
+    lower: last.lower?.[index] ?? null,
+    upper: last.upper?.[index] ?? null,
+    ahead: horizon,
+  }));
+  return [start, ...ahead];
+}
+
+/** Between which places the state started anew, and why. */
+function sessions({ list }, place) {
+  const opened = list.filter((slot, at) => at > 0 && slot.origin !== list[at - 1].origin);
+  return opened.map((slot) => ({ x: place(slot.number) - 0.5, words: slot.reset ?? "session" }));
 }
 
 /** Draws in places and prices. */

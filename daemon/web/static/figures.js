@@ -4,6 +4,8 @@ import * as format from "./format.js";
 
 /** Skill from fewer outcomes than this is noise and not shown. */
 const JUDGED_MIN = 100;
+/** The same for a share of outcomes. */
+const SHARE_MIN = 20;
 
 const byId = (id) => document.getElementById(id);
 
@@ -33,6 +35,21 @@ export function showForecast(slots) {
   });
 }
 
+/** Leave nothing of another instrument, or of another time. */
+export function showNoForecast() {
+  write(byId("price"), format.NOTHING, null);
+  write(byId("now-words"), "");
+  delete byId("now").dataset.id;
+  rowsOf(byId("now-rows"), 0);
+}
+
+export function showNoFigures() {
+  for (const name of ["latency", "variance", "skill", "inside"]) {
+    write(byId(name), format.NOTHING);
+    write(byId(`${name}-words`), "");
+  }
+}
+
 /** Show what the server works out, twice a second. */
 export function showFigures(figures, slots, index) {
   const { last } = slots;
@@ -52,7 +69,7 @@ export function showFigures(figures, slots, index) {
   write(byId("variance-words"), `of the last ${figures.variance_count} forecasts, ${ahead}; must not be 0`);
   showSkill(chosen, ahead);
   const { held, count } = last ? slots.inside(index) : { held: 0, count: 0 };
-  write(byId("inside"), count ? `${format.number((held / count) * 100)} %` : format.NOTHING);
+  write(byId("inside"), count < SHARE_MIN ? format.NOTHING : `${format.number((held / count) * 100)} %`);
   write(byId("inside-words"), `of ${format.number(count)} outcomes on the chart, ${ahead}`);
 }
 
@@ -92,8 +109,9 @@ function rowsOf(body, count) {
   return body.rows;
 }
 
-/** Change a text only where it changes; the exact value, where one is given, is what hovering shows. */
+/** Change a text only where it changes; hovering shows the exact value, where there is one. */
 function write(element, text, exact) {
   if (element.textContent !== text) element.textContent = text;
-  if (exact !== undefined && exact !== null && element.title !== String(exact)) element.title = String(exact);
+  const title = exact === undefined || exact === null ? "" : String(exact);
+  if (element.title !== title) element.title = title;
 }
