@@ -154,7 +154,7 @@ class _Examination:
         )
         self._make(recovery.OF_PINS, lambda: recovery.examine_pin(self._checkpoints(), reader, commands))
         with suppress(TickcastError):
-            self.facts["checkpoints_not_read"] = self._checkpoints().left
+            self.facts["checkpoints_not_read"] = len(self._checkpoints().unread)
 
     def of_flow(self, sample: int, watch_seconds: float) -> None:
         """Read ticks meanwhile, and look at the group for the second time."""
