@@ -6,6 +6,7 @@ right is missing, the one question fails that needs it.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from kafka.protocol.api_key import ApiKey
 from kafka.protocol.consumer import IsolationLevel
 
 from daemon.config import TopicSettings
-from daemon.errors import AccessDenied, TickcastError
+from daemon.errors import AccessDenied, BrokerUnavailable, TickcastError
 from daemon.transport.admin import places_of, read_topics
 from daemon.transport.admin_client import admin_client, coordinated, patiently
 from daemon.transport.admin_line import AdminLine
@@ -228,12 +229,26 @@ def is_missing_codec(error: TickcastError) -> bool:
 def _knock(connection: Connection, seconds: float) -> Contact:
     began, brokers, failure = time.monotonic(), [], None
     try:
+        _require_listener(connection.bootstrap_servers, seconds)
         with admin_client(connection, seconds) as admin:
             found = admin._manager.cluster.brokers()
             brokers = sorted(Broker(each.node_id, f"{each.host}:{each.port}") for each in found)
     except TickcastError as error:
         failure = error
     return Contact(connection.bootstrap_servers, tuple(brokers), failure, time.monotonic() - began)
+
+
+def _require_listener(server: str, seconds: float) -> None:
+    """Raise where it is clear at once that no broker is there; the client would try again until its time is up."""
+    host, _, port = server.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+    except (TimeoutError, ValueError):
+        pass  # slow, filtered, or without a port: the client tells
+    except OSError as error:
+        raise BrokerUnavailable(
+            f"nothing listens at {server} ({error}); is a broker running there, and is [kafka] bootstrap_servers right?"
+        ) from error
 
 
 def _open_transactions(admin: KafkaAdminClient, places: Sequence[TopicPartition]) -> list[OpenTransaction]:

@@ -153,8 +153,6 @@ class _Examination:
             lambda: recovery.examine_checkpoints(self._checkpoints(), self._first(), self._topics(), reader, commands),
         )
         self._make(recovery.OF_PINS, lambda: recovery.examine_pin(self._checkpoints(), reader, commands))
-        with suppress(TickcastError):
-            self.facts["checkpoints_not_read"] = len(self._checkpoints().unread)
 
     def of_flow(self, sample: int, watch_seconds: float) -> None:
         """Read ticks meanwhile, and look at the group for the second time."""
@@ -169,10 +167,10 @@ class _Examination:
         self._make(group.CHECKS, lambda: group.examine_group(self._first(), second(), reader, commands))
         self._make(flow.OF_ARRIVALS, lambda: flow.examine_arrivals(self._ends(), ends(), reader))
         with suppress(TickcastError):
-            self.facts |= {"ticks_sampled": taken().count, "partitions_not_sampled": taken().left}
+            self.facts["ticks_sampled"] = taken().count
         with suppress(TickcastError):
             seen = second().group
-            seconds = (second().at_ms - self._first().at_ms) / 1000
+            seconds = round((second().at_ms - self._first().at_ms) / 1000, 1)
             self.facts |= {"group": seen.state.lower(), "members": len(seen.members), "seconds_between_looks": seconds}
 
     def leave_out_the_rest(self, reason: str) -> None:

@@ -93,11 +93,9 @@ STANDSTILL_SECONDS = 10.0
 def examine_group(first: Look, second: Look, reader: Reader, commands: Commands) -> Iterator[Outcome]:
     """Judge the group by two looks at it."""
     group = second.group
-    yield judge(
-        NOBODY,
-        [Measurement(len(group.members), resource=group.group_id, detail=f"the group is {group.state.lower()}")],
-        command=commands.tickcast("run"),
-    )
+    state = "it has neither members nor offsets" if group.state == "Dead" else f"the group is {group.state.lower()}"
+    members = Measurement(len(group.members), resource=group.group_id, detail=state)
+    yield judge(NOBODY, [members], command=commands.tickcast("run"))
     ages = {row.partition: _age(second, row, reader) for row in _most_behind(second)}
     waiting = [_waiting(first, second, *each) for each in ages.items()]
     if not group.members:
