@@ -39,10 +39,15 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Newest versions that fit pyproject.toml.
+LOCK := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --python-version 3.11 \
+	--custom-compile-command "make lock"
+
+# Newest versions that fit pyproject.toml; the images hold parts of the same list.
 lock: $(INSTALLED)
-	$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --python-version 3.11 \
-		--upgrade --custom-compile-command "make lock" --output-file requirements.txt
+	$(LOCK) --all-extras --upgrade --output-file requirements.txt
+	$(LOCK) --constraint requirements.txt --extra watch --output-file deploy/requirements-serve.txt
+	$(LOCK) --constraint requirements.txt --extra tensorflow --extra parquet --extra report --extra watch \
+		--output-file deploy/requirements-full.txt
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

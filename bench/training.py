@@ -132,7 +132,7 @@ def section(ticks: Path, minutes: float) -> str:
         return (drawn["model"] - drawn[name]).mean(axis=1).std(axis=0)
 
     lines = [
-        "\n| ticks ahead | R² of the model | ridge per instrument | difference | state reset every tick | difference |",
+        "| ticks ahead | R² of the model | ridge per instrument | difference | state reset every tick | difference |",
         "|---|---|---|---|---|---|",
     ]
     for at, horizon in enumerate(horizons):
@@ -154,8 +154,8 @@ def section(ticks: Path, minutes: float) -> str:
     note = (
         f"\nMean R² against no change over {len(names)} instruments, on the last 30 % in time of"
         f" {report.tick_count:,} real ticks ({report.parts['test']:,}); default settings, {report.epochs} epochs"
-        f" ({report.ended_by}), {seconds:.0f} s on {os.cpu_count()} cores with reading and judging. ± is the standard"
-        f" error of a paired block bootstrap ({sums.count} blocks of {BLOCK_SECONDS:.0f} s: few). Measured"
+        f" (ended by: {report.ended_by}), {seconds:.0f} s on {os.cpu_count()} cores with reading and judging. ± is the"
+        f" standard error of a paired block bootstrap ({sums.count} blocks of {BLOCK_SECONDS:.0f} s: few). Measured"
         f" {machine()}; `python -m bench.training README.md --ticks FILE` measures it again.\n"
     )
     return "\n".join([note, *lines, "\n"])

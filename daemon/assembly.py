@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, GCCollector, Histogram, PlatformCollector, ProcessCollector
 
 from daemon.boundaries import resolve_rules
 from daemon.checkpoints import Checkpoints
@@ -19,8 +19,10 @@ from daemon.core.intake import OrderLimits
 from daemon.core.pipeline import DEAD_LETTER_BYTES_MAX, Pipeline, PipelineOptions
 from daemon.core.sessions import Rules
 from daemon.core.step import F32, Step, Waves
+from daemon.drift import InputDrift
+from daemon.expected import ExpectedInstruments
 from daemon.health import Health
-from daemon.metrics import Metrics, Watch
+from daemon.metrics import Metrics
 from daemon.model.bundle import Bundle
 from daemon.model.selftest import self_test
 from daemon.model.shelf import Shelf
@@ -30,9 +32,10 @@ from daemon.resume import Terms
 from daemon.revision import revision
 from daemon.service import LoopOptions, Service
 from daemon.skill import LiveScores
-from daemon.spread import PredictionSpread
+from daemon.spread import INSTRUMENTS_MAX, PredictionSpread
 from daemon.switching import Model, Switching
 from daemon.transport.port import Reader, Sink, Source
+from daemon.watched import Watch
 from schemas import TickDecoder
 
 
@@ -80,7 +83,12 @@ def build_engine(settings: Settings) -> Engine:
     """
     rules, decoder = resolve_rules(settings.session), tick_decoder(settings)
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
     metrics = Metrics(registry, Watch(PredictionSpread(1, 0)))
+    metrics.coverage_target.set(settings.pipeline.coverage)
+    metrics.calendars(rules.tables)
     shelf = Shelf(settings.model.bundle, settings.model.bundles)
 
     def load(path: Path) -> Model:
@@ -114,16 +122,20 @@ def load_model(path: Path, settings: Settings, rules: Rules, decoder: TickDecode
         bundle.id,
         revision(bundle.id, settings, rules, step),
         pipeline,
-        _watch(bundle, settings),
+        _watch(bundle, pipeline, settings, rules),
     )
 
 
-def _watch(bundle: Bundle, settings: Settings) -> Watch:
-    spec = bundle.spec
+def _watch(bundle: Bundle, pipeline: Pipeline, settings: Settings, rules: Rules) -> Watch:
+    spec, instruments_max = bundle.spec, settings.metrics.instruments_max
     return Watch(
-        PredictionSpread(len(spec.horizons), settings.metrics.instruments_max),
+        PredictionSpread(len(spec.horizons), max(instruments_max, INSTRUMENTS_MAX)),
         LiveScores(Forecaster(spec, settings.pipeline.coverage), absolute=spec.prices_may_be_negative),
         bundle.manifest.validation_variance,
+        drift=InputDrift(spec),
+        expected=ExpectedInstruments(rules),
+        pipeline=pipeline,
+        instruments_max=instruments_max,
     )
 
 

@@ -42,9 +42,10 @@ def _rule(settings: SessionSettings) -> Rule:
     if settings.rule == "daily":
         assert settings.time is not None  # the settings were checked when they were read
         assert settings.zone is not None
-        return Table(daily_boundaries(settings.time, settings.zone), "attach", gap)
+        name = f"daily {settings.time} {settings.zone}"
+        return Table(daily_boundaries(settings.time, settings.zone), "attach", gap, kind="daily", name=name)
     assert settings.calendar is not None
-    return Table(calendar_boundaries(settings.calendar), settings.outside, gap)
+    return Table(calendar_boundaries(settings.calendar), settings.outside, gap, name=settings.calendar)
 
 
 def daily_boundaries(at: str, zone: str) -> Boundaries:
@@ -66,7 +67,7 @@ def daily_boundaries(at: str, zone: str) -> Boundaries:
 def calendar_boundaries(code: str) -> Boundaries:
     """Return the sessions of an exchange; label, open and close as exchange_calendars has them.
 
-    Breaks inside a session (lunch) do not end it.
+    Breaks inside a session (lunch) do not end it; they are its pauses.
     """
     import exchange_calendars  # brings pandas: only who asks for a calendar pays for it
 
@@ -81,7 +82,9 @@ def calendar_boundaries(code: str) -> Boundaries:
             f'session rule "calendar": no calendar {code!r}; codes are those of exchange_calendars, e.g. XNYS'
         ) from error
     labels = [session.date().isoformat() for session in calendar.sessions]
-    return Boundaries(calendar.opens_nanos.tolist(), calendar.closes_nanos.tolist(), labels)
+    breaks = zip(calendar.break_starts_nanos.tolist(), calendar.break_ends_nanos.tolist(), strict=True)
+    pauses = [(start, end) for start, end in breaks if start > 0]  # a session without one has a NaT, far below 0
+    return Boundaries(calendar.opens_nanos.tolist(), calendar.closes_nanos.tolist(), labels, pauses)
 
 
 def _nanoseconds(when: datetime) -> int:

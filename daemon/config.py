@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
+from pydantic_settings import SettingsError as EnvironmentParseError
 
 from daemon.errors import SettingsError
 
@@ -24,26 +26,118 @@ ENV_RESERVED = frozenset({"TICKCAST_TEST_DATA"})
 
 Name = Annotated[str, Field(min_length=1, max_length=249, pattern=r"^[a-zA-Z0-9._-]+$")]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+#: As RFC 7628 has them; nothing that could end a field of the login message early.
+ExtensionName = Annotated[str, Field(pattern=r"^[A-Za-z]+$")]
+ExtensionValue = Annotated[str, Field(pattern=r"^[ -~]+$")]
 
 
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Without their inputs: what is wrong may be a secret, and a validation error stands in tracebacks.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class SecuritySettings(Section):
-    """How to speak to a protected cluster."""
+    """How to speak to a protected cluster. A secret stands here or, better, in a file of its own."""
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="security protocol of the listeners"
     )
-    ca_file: Path | None = Field(None, description="PEM file of the authority that signed the brokers' certificates")
+    ca_file: Path | None = Field(
+        None, description="PEM file of the authorities that may sign the brokers' certificates; else the system's"
+    )
     certificate_file: Path | None = Field(None, description="PEM file of our own certificate")
     key_file: Path | None = Field(None, description="PEM file of our own private key")
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(None, description="SASL mechanism")
-    username: str | None = Field(None, description="SASL user")
-    password: SecretStr | None = Field(None, description="SASL password; never logged")
+    key_password: SecretStr | None = Field(None, description="password of an encrypted private key; never logged")
+    key_password_file: Path | None = Field(None, description="file that holds it")
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
+        None, description="SASL mechanism"
+    )
+    username: str | None = Field(None, description="PLAIN, SCRAM: user")
+    password: SecretStr | None = Field(None, description="PLAIN, SCRAM: password; never logged")
+    password_file: Path | None = Field(None, description="file that holds it; read again for every login")
+    token_file: Path | None = Field(None, description="OAUTHBEARER: file with a token; read again for every login")
+    token_url: str | None = Field(None, description="OAUTHBEARER: where a token is given for client id and secret")
+    client_id: str | None = Field(None, description="OAUTHBEARER: our name at token_url")
+    client_secret: SecretStr | None = Field(None, description="OAUTHBEARER: our secret at token_url; never logged")
+    client_secret_file: Path | None = Field(None, description="file that holds it; read again for every token")
+    scope: str | None = Field(None, description="OAUTHBEARER: scope to ask token_url for")
+    extensions: Mapping[ExtensionName, ExtensionValue] = Field(
+        default_factory=dict, description="OAUTHBEARER: what else a login says, e.g. logicalCluster and identityPoolId"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SecuritySettings:
+        given = {key for key in type(self).model_fields if _is_given(getattr(self, key))}
+        for problem in _security_problems(self, given):
+            raise ValueError(problem)
+        return self
+
+
+def _is_given(value: object) -> bool:
+    return bool(value.get_secret_value() if isinstance(value, SecretStr) else value)
+
+
+TLS_KEYS = ("ca_file", "certificate_file", "key_file", "key_password", "key_password_file")
+PASSWORD_KEYS = ("username", "password", "password_file")
+TOKEN_KEYS = ("token_file", "token_url", "client_id", "client_secret", "client_secret_file", "scope", "extensions")
+#: Each may stand in the settings or in a file, not in both.
+SECRETS = ("key_password", "password", "client_secret")
+
+
+def _security_problems(security: SecuritySettings, given: Set[str]) -> Iterator[str]:
+    """Say what does not fit together: a key that would have no effect is an error, it was meant to protect something.
+
+    Parameters
+    ----------
+    given : the keys that are set
+    """
+    protocol, mechanism = security.protocol, security.mechanism
+    sasl = protocol.startswith("SASL")
+
+    def found(*keys: str) -> list[str]:
+        return [key for key in keys if key in given]
+
+    yield from (f"{key} and {key}_file are both set; keep one" for key in SECRETS if {key, f"{key}_file"} <= given)
+    for key in found(*TLS_KEYS) if not protocol.endswith("SSL") else ():
+        yield f'{key} counts under TLS only, protocol is {protocol}; set protocol = "{"SASL_SSL" if sasl else "SSL"}"'
+    if len(found("certificate_file", "key_file")) == 1:
+        yield "certificate_file and key_file need each other; one file that holds both is named in both"
+    if found("key_password", "key_password_file") and "key_file" not in given:
+        yield "a key_password without a key_file; set key_file"
+    if not sasl:
+        for key in found("mechanism", *PASSWORD_KEYS, *TOKEN_KEYS):
+            yield f'{key} is for a login, protocol is {protocol}; set protocol = "SASL_SSL"'
+    elif mechanism is None:
+        yield f'protocol = "{protocol}" needs a mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER'
+    elif mechanism == "OAUTHBEARER":
+        yield from (f"{key} is not for OAUTHBEARER; leave it out" for key in found(*PASSWORD_KEYS))
+        yield from _token_problems(security.token_url or "", given)
+    else:
+        yield from (f"{key} is for OAUTHBEARER, not for {mechanism}; leave it out" for key in found(*TOKEN_KEYS))
+        if "username" not in given:
+            yield f"mechanism {mechanism} needs a username"
+        if not found("password", "password_file"):
+            yield f"mechanism {mechanism} needs a password or, better, a password_file"
+
+
+def _token_problems(url: str, given: Set[str]) -> Iterator[str]:
+    if len({"token_file", "token_url"} & given) != 1:
+        yield "mechanism OAUTHBEARER needs a token_file or a token_url, one of the two"
+    if not url:
+        keys = ("client_id", "client_secret", "client_secret_file", "scope")
+        yield from (f"{key} goes with a token_url; set token_url or leave {key} out" for key in keys if key in given)
+        return
+    if "client_id" not in given or not {"client_secret", "client_secret_file"} & given:
+        yield "a token_url needs client_id and client_secret or, better, client_secret_file"
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        yield "token_url holds a user or password; set client_id and client_secret_file instead"
+    if not parts.hostname or parts.scheme not in ("https", "http"):
+        yield "token_url is no https address"
+    elif parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+        yield "token_url would send the secret in the clear; it must begin with https, on this machine alone with http"
 
 
 class KafkaSettings(Section):
@@ -199,7 +293,7 @@ class LogSettings(Section):
 class Settings(BaseSettings):
     """All settings of the daemon."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")  # type: ignore[assignment]
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)  # type: ignore[assignment]
 
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()
@@ -245,6 +339,8 @@ def load_settings(file: Path | None = None, overrides: Mapping[str, Mapping[str,
             settings = settings.model_copy(update={section: changed})
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from error
+    except EnvironmentParseError as error:  # names the section, shows no value
+        raise SettingsError(f"environment: {error}; name one key, e.g. TICKCAST_KAFKA__GROUP_ID") from error
     return settings
 
 
@@ -281,6 +377,12 @@ def _one_line(error: ValidationError) -> str:
     elif first["type"] == "value_error":
         text = f"{key}: {first['ctx']['error']}"
     else:
-        text = f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        found = "" if _may_be_secret(first["loc"]) else f" = {first['input']!r}"
+        text = f"{key}{found}: {first['msg'][0].lower()}{first['msg'][1:]}"
     more = error.error_count() - 1
     return text + (f" (and {more} more)" if more else "")
+
+
+def _may_be_secret(loc: tuple[int | str, ...]) -> bool:
+    """Whether what was found at a key may be shown to nobody: a password that is a number, or in the wrong place."""
+    return loc == ("kafka",) or ("security" in loc and loc[-1] not in ("protocol", "mechanism"))

@@ -42,7 +42,7 @@ class TopicError(TickcastError):
 
 
 class AccessDenied(TickcastError):
-    """The cluster refused our identity or our rights; retrying would only make a storm."""
+    """The cluster refused our identity or rights, or is not to be trusted; retrying would only make a storm."""
 
     exit_code = 6
 

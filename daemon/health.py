@@ -13,11 +13,13 @@ Invariants
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from threading import Thread
+from socketserver import ThreadingMixIn
+from threading import BoundedSemaphore, Lock, Thread
 from typing import Any, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -25,6 +27,11 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from daemon.errors import SettingsError
+
+#: A request is one line and a few headers.
+SILENT_SECONDS = 5.0
+#: Requests at a time. A probe and two scrapes need three; a thread costs the loop nothing while it waits.
+REQUESTS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,16 +182,41 @@ def _close_hang(since: float, until: float, call: _Call | None, now: float) -> H
 
 
 class _Quiet(WSGIRequestHandler):
+    #: Who sends nothing for so long is hung up on.
+    timeout = SILENT_SECONDS
+
     def log_message(self, format: str, *args: Any) -> None:
         """Scrapes are no news."""
 
 
-class _Server(WSGIServer):
-    """One thread answers one request after the other: a scrape is rare, and the loop needs the processor."""
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each of a few requests: one that says nothing must not keep a probe waiting."""
+
+    daemon_threads = True
+    request_queue_size = REQUESTS_MAX
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.timeout = 10
+        self._free = BoundedSemaphore(REQUESTS_MAX)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer on a thread; who comes when all are busy is hung up on."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, and make room."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who goes away before the answer, or never asks, is no news either."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class HealthServer:
@@ -198,6 +230,8 @@ class HealthServer:
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health) -> None:
         self._health = health
         self._metrics = make_wsgi_app(registry)
+        #: One scrape at a time, however many look: the loop needs the processor.
+        self._scraping = Lock()
         try:
             self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
         except OSError as error:
@@ -216,7 +250,8 @@ class HealthServer:
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "/")
         if path == "/metrics":
-            return cast(Iterable[bytes], self._metrics(environ, start_response))
+            with self._scraping:
+                return cast(Iterable[bytes], self._metrics(environ, start_response))
         if path == "/livez":
             hang = self._health.hang()
             return _text(start_response, hang is None, str(hang) if hang else "alive")

@@ -65,7 +65,14 @@ class TextLines(logging.Formatter):
         """Format a record."""
         found = "".join(f" {name}={value}" for name, value in getattr(record, "facts", {}).items())
         line = f"{_time(record):%H:%M:%S.%f}"[:-3] + f" {record.levelname.lower():7} {record.getMessage()}{found}"
-        return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+        return printable(line) + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+
+
+def printable(text: str) -> str:
+    """Escape what would end a line or steer a terminal: names and messages come from ticks, files and brokers."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _time(record: logging.LogRecord) -> datetime:

@@ -6,39 +6,51 @@ tick is counted per batch with numpy: one `observe` per tick would cost a micros
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from operator import attrgetter
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from daemon import __version__
 from daemon.core.pipeline import Batch
-from daemon.skill import LiveScores
-from daemon.spread import PredictionSpread
+from daemon.core.sessions import Table
+from daemon.histogram import RESTORE_BUCKETS, SECONDS_BUCKETS, TICKS_BUCKETS, BatchHistogram
+from daemon.watched import PREFIX, Watch, WatchCollector
+from schemas import Reason, ResetCause
 
-PREFIX = "tickcast_"
-#: Seconds. The library's own start at 5 ms, where our median would drown.
-SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-RESTORE_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-TICKS_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
-#: A spread below this share of its value in validation counts as collapsed.
-COLLAPSED_RATIO = 0.01
+#: The library adds to every counter and histogram a series of when it began: half as many again, and nobody asks them.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+#: The unit of a metric is the last word of its name, without `_total`; these are the words.
+UNITS = {
+    *("bytes", "ratio", "seconds"),
+    *("evictions", "instruments", "letters", "partitions", "rebalances", "resets", "runs", "snapshots", "switches"),
+    *("ticks", "transactions"),
+}
+#: Where the last word does not say it.
+OTHER_UNITS = {
+    "build_info": "-",
+    "bundles_refused": "bundles",
+    "calendar_end_timestamp_seconds": "Unix time, seconds",
+    "instruments_in_two_partitions": "instruments",
+    "last_progress_timestamp_seconds": "Unix time, seconds",
+    "negative_latency": "ticks",
+    "prediction_variance": "squared output",
+    "probe_max_difference": "output",
+    "probe_variance": "squared output",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """What is looked at of one model's forecasts while it runs."""
+def unit_of(name: str) -> str:
+    """Return the unit of one of our metrics.
 
-    #: Spread of its forecasts per instrument.
-    spread: PredictionSpread
-    #: Its last scored forecasts; None where nobody looks at them.
-    scores: LiveScores | None = None
-    #: The spread on the validation part of training; None where the bundle does not say.
-    validation_variance: float | None = None
+    Raises
+    ------
+    KeyError : its name says none
+    """
+    stem = name.removeprefix(PREFIX).removesuffix("_total")
+    word = stem.rpartition("_")[2]
+    return OTHER_UNITS[stem] if word not in UNITS or stem in OTHER_UNITS else word
 
 
 class Metrics:
@@ -52,10 +64,10 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, watch: Watch) -> None:
         self._watch = watch
-        self._ticks = _counter(registry, "ticks", "Ticks by outcome.", ["outcome"])
-        self._forecast_ticks = self._ticks.labels("forecast")
-        self._dead_letter_ticks = self._ticks.labels("dead_letter")
-        self._catch_up_ticks = self._ticks.labels("catch_up")
+        ticks = _counter(registry, "ticks", "Ticks by outcome.", ["outcome"])
+        self._forecast_ticks = ticks.labels("forecast")
+        self._dead_letter_ticks = ticks.labels("dead_letter")
+        self._catch_up_ticks = ticks.labels("catch_up")
         self._replayed_count = 0
         self._dead_letters = _counter(registry, "dead_letters", "Dead letters by reason.", ["reason"])
         self._negative_latency = _counter(
@@ -69,6 +81,7 @@ class Metrics:
         self._commit_seconds = _histogram(registry, "commit_seconds", "Time of one transaction, flush to commit.")
         self._batch_ticks = _histogram(registry, "batch_ticks", "Ticks per batch.", TICKS_BUCKETS)
         self._lag = _gauge(registry, "consumer_lag_ticks", "Ticks behind the end of the log.", ["partition"])
+        self._lagging: set[int] = set()
         self.last_progress = _gauge(
             registry, "last_progress_timestamp_seconds", "When the loop last turned, Unix time."
         )
@@ -82,8 +95,8 @@ class Metrics:
         self._restore_remaining_ticks = _gauge(
             registry, "restore_remaining_ticks", "Ticks still to replay before all our partitions run."
         )
-        self.transactions = _counter(registry, "transactions", "Transactions by outcome.", ["outcome"])
-        self.rebalances = _counter(registry, "rebalances", "Changes of assignment by kind.", ["kind"])
+        self._transactions = _counter(registry, "transactions", "Transactions by outcome.", ["outcome"])
+        self._rebalances = _counter(registry, "rebalances", "Changes of assignment by kind.", ["kind"])
         self.assigned_partitions = _gauge(registry, "assigned_partitions", "Partitions that are ours.")
         self._resets = _counter(registry, "session_resets", "Resets of recurrent states by cause.", ["cause"])
         self.active_instruments = _gauge(registry, "active_instruments", "Instruments with state.")
@@ -109,11 +122,30 @@ class Metrics:
             "beyond_calendar_ticks",
             "Ticks so far outside the span of their calendar, judged by the gap rule.",
         )
+        self.coverage_target = _gauge(
+            registry, "interval_coverage_target_ratio", "Share of outcomes that the interval shall hold."
+        )
+        self._calendar_end = _gauge(
+            registry,
+            "calendar_end_timestamp_seconds",
+            "Where the table of a session rule ends; behind it the gap rule decides. Unix time.",
+            ["calendar"],
+        )
         self._build = _gauge(registry, "build_info", "Always 1; what runs here.", ["version", "model", "revision"])
         self._switches = _counter(registry, "bundle_switches", "Models that took over while ticks flowed.")
         self._refused = _counter(registry, "bundles_refused", "Pinned bundles that could not be run, by reason once.")
         self._refused_count = 0
         registry.register(WatchCollector(lambda: self._watch))
+        # What has not happened yet counts 0, so that the first one is an increase.
+        _begin(self._dead_letters, (reason.value for reason in Reason))
+        _begin(self._resets, (cause.value for cause in ResetCause))
+        _begin(self._transactions, ("committed", "failed"))
+        _begin(self._rebalances, ("assigned", "revoked", "lost"))
+
+    def calendars(self, tables: Iterable[Table]) -> None:
+        """Say where the tables of the session rules end."""
+        for table in tables:
+            self._calendar_end.labels(table.name).set(table.end / 1e9)
 
     def follow(self, model: str, revision: str, watch: Watch) -> None:
         """Say what runs from here on, and look at its forecasts."""
@@ -132,11 +164,19 @@ class Metrics:
 
     def transaction(self, seconds: float, *, snapshots: int) -> None:
         """Count a committed transaction, and the records of a checkpoint in it."""
-        self.transactions.labels("committed").inc()
+        self._transactions.labels("committed").inc()
         self._commit_seconds.observe(seconds)
         if snapshots:
             self._checkpoint_seconds.observe(seconds)
             self._snapshots.inc(snapshots)
+
+    def transaction_failed(self) -> None:
+        """Count a transaction of which nothing is visible."""
+        self._transactions.labels("failed").inc()
+
+    def rebalanced(self, kind: str) -> None:
+        """Count a change of assignment: assigned, revoked or lost."""
+        self._rebalances.labels(kind).inc()
 
     def restoring(self, remaining_ticks: int, replayed_count: int) -> None:
         """Say how far recovery is; `replayed_count` is that of the whole process."""
@@ -163,106 +203,30 @@ class Metrics:
         latency = now - np.array(batch.timestamps, np.float64) / 1000
         self._negative_latency.inc(int((latency < 0).sum()))
         self._end_to_end.observe(np.maximum(latency, 0))
-        self._watch.spread.observe(batch.instruments, batch.outputs)
-        if self._watch.scores is not None and batch.scored:
-            self._watch.scores.observe(batch.scored)
+        watch = self._watch
+        watch.spread.observe(batch.instruments, batch.outputs)
+        if watch.drift is not None:
+            watch.drift.observe(batch.inputs)
+        if watch.scores is not None and batch.scored:
+            watch.scores.observe(batch.scored)
         if batch.probe is not None:
             self._probe_runs.inc()
             self._probe_variance.set(batch.probe.variance)
             self._probe_max_difference.set(batch.probe.max_difference)
 
-    def lags(self, lags: dict[int, int]) -> None:
+    def lags(self, lags: Mapping[int, int]) -> None:
         """Set the lag of the partitions that are ours; those given up disappear."""
-        self._lag.clear()
         for partition, lag in lags.items():
             self._lag.labels(partition).set(lag)
+        for partition in self._lagging - lags.keys():
+            self._lag.remove(partition)
+        self._lagging = set(lags)
 
 
-class BatchHistogram:
-    """A histogram that takes a whole batch at once."""
-
-    def __init__(self, name: str, documentation: str, buckets: Sequence[float] = SECONDS_BUCKETS) -> None:
-        self._name = name
-        self._documentation = documentation
-        self._bounds = np.array(buckets)
-        self._counts = np.zeros(len(buckets) + 1, np.int64)
-        self._sum = 0.0
-
-    def observe(self, values: NDArray[np.float64]) -> None:
-        """Count the values, float64 of any length."""
-        self._counts += np.bincount(np.searchsorted(self._bounds, values), minlength=len(self._counts))
-        self._sum += float(values.sum())
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield the one family."""
-        counts = np.cumsum(self._counts).tolist()
-        bounds = [*(str(bound) for bound in self._bounds.tolist()), "+Inf"]
-        yield HistogramMetricFamily(
-            self._name, self._documentation, buckets=list(zip(bounds, counts, strict=True)), sum_value=self._sum
-        )
-
-
-class WatchCollector:
-    """Computes what the model's forecasts are worth when somebody looks."""
-
-    def __init__(self, watched: Callable[[], Watch]) -> None:
-        self._watched = watched
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield the spread of forecasts, and what the last scored ones add up to."""
-        watch = self._watched()
-        yield from _spreads(watch.spread, watch.validation_variance)
-        if watch.scores is not None:
-            yield from _scores(watch.scores)
-
-
-def _spreads(spread: PredictionSpread, validation_variance: float | None) -> Iterable[Metric]:
-    """Yield the variance per instrument, its ratio to validation, and how many collapsed."""
-    variance = GaugeMetricFamily(
-        PREFIX + "prediction_variance",
-        "Variance of an instrument's last forecasts, in the model's output units; must not be 0.",
-        labels=["instrument"],
-    )
-    ratio = GaugeMetricFamily(
-        PREFIX + "prediction_variance_ratio",
-        "The same over its value in validation.",
-        labels=["instrument"],
-    )
-    collapsed = 0
-    for instrument, value in spread.variances():
-        variance.add_metric([instrument], value)
-        if validation_variance:
-            share = value / validation_variance
-            ratio.add_metric([instrument], share)
-            collapsed += share < COLLAPSED_RATIO
-    yield variance
-    yield ratio
-    yield GaugeMetricFamily(
-        PREFIX + "collapsed_instruments",
-        f"Instruments whose forecasts spread less than {COLLAPSED_RATIO:.0%} of validation.",
-        value=collapsed,
-    )
-
-
-def _scores(scores: LiveScores) -> Iterable[Metric]:
-    """Yield skill, coverage and width per horizon; no sample where one is not known yet."""
-    figures = scores.figures()
-    scores.warn(figures)
-    for name, text, value in (
-        ("forecast_skill_ratio", "1 - MSE / MSE of no change.", attrgetter("skill")),
-        (
-            "forecast_skill_upper_ratio",
-            "Upper end of the 95 % interval of forecast_skill_ratio; below 0 the forecasts are worse than none.",
-            attrgetter("skill_upper"),
-        ),
-        ("interval_coverage_ratio", "Share of outcomes that the interval held.", attrgetter("coverage")),
-        ("interval_width_ratio", "Mean width of the interval over the price.", attrgetter("width")),
-    ):
-        family = GaugeMetricFamily(PREFIX + name, text, labels=["horizon"])
-        for each in figures:
-            if value(each) is not None:
-                family.add_metric([str(each.horizon)], value(each))
-        yield family
+def _begin(counter: Counter, values: Iterable[str]) -> None:
+    """Let a counter begin at 0 for every value of its label."""
+    for value in values:
+        counter.labels(value)
 
 
 def _counter(registry: CollectorRegistry, name: str, help_text: str, labels: Sequence[str] = ()) -> Counter:

@@ -184,7 +184,7 @@ class Service:
         for kind in ("revoked", "lost", "assigned"):
             partitions = getattr(polled, kind)
             if partitions:
-                self._metrics.rebalances.labels(kind).inc()
+                self._metrics.rebalanced(kind)
                 log.info(f"partitions {kind}", extra=facts(partitions=list(partitions)))
         if self._switching is not None:
             self._switching.abandon()
@@ -309,7 +309,7 @@ class Service:
 
     def _start_over(self, error: TransactionFailed) -> None:
         """Take the recovery path with all our partitions; give up when failures go on for too long."""
-        self._metrics.transactions.labels("failed").inc()
+        self._metrics.transaction_failed()
         now = self._clock.monotonic()
         self._failing_since = now if self._failing_since is None else self._failing_since
         log.error("transaction failed, starting over from the last checkpoints", extra=facts(error=str(error)))

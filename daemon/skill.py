@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from daemon.core.forecast import Forecaster
 from daemon.core.intake import Row
-from daemon.core.scores import Pending, stride
+from daemon.core.kept_scores import Pending
+from daemon.core.scores import stride
 from daemon.logs import facts, log
 
 F64 = NDArray[np.float64]

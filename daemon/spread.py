@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,7 +12,9 @@ from daemon.core.step import F32
 WINDOW = 256
 #: Below this many, a spread says nothing yet.
 FEWEST = 32
-#: The label under which instruments beyond the bound are summed up.
+#: Instruments that get a ring of their own: a MiB each for 256 of them with four horizons.
+INSTRUMENTS_MAX = 1000
+#: The name of all others together.
 OTHER = "other"
 
 
@@ -25,7 +27,7 @@ class PredictionSpread:
     instruments_max : instruments that get a ring of their own, in order of appearance
     """
 
-    def __init__(self, outputs: int, instruments_max: int) -> None:
+    def __init__(self, outputs: int, instruments_max: int = INSTRUMENTS_MAX) -> None:
         self._rings = np.zeros((instruments_max + 1, WINDOW, outputs), np.float32)
         self._seen = np.zeros(instruments_max + 1, np.int64)
         self._ring_of: dict[str, int] = {}
@@ -45,12 +47,25 @@ class PredictionSpread:
         self._rings[rings[order][fresh], place[fresh]] = outputs[order][fresh]
         self._seen[ring] += count
 
-    def variances(self) -> Iterator[tuple[str, float]]:
-        """Yield each instrument with the variance of its last outputs, averaged over the output columns."""
-        for name, ring in [*self._ring_of.items(), (OTHER, self._instruments_max)]:
-            seen = int(self._seen[ring])
-            if seen >= FEWEST:
-                yield name, float(self._rings[ring, :seen].var(axis=0, dtype=np.float64).mean())
+    def variances(self) -> dict[str, float]:
+        """Return the variance of the last outputs of each instrument, averaged over the output columns.
+
+        In the order of appearance, the others together last.
+        """
+        names = [*self._ring_of, OTHER]
+        rings = [*range(len(names) - 1), self._instruments_max]
+        held = np.minimum(self._seen[rings], WINDOW)
+        judged = np.flatnonzero(held >= FEWEST)
+        count = held[judged, None]
+        filled = (np.arange(WINDOW) < count).astype(np.float64)
+        outputs = self._rings[np.array(rings)[judged]]
+        # Moved so that a ring's first output is 0: then a constant has a variance of exactly 0, whatever it is. (`var`
+        # with a mask took three times as long.)
+        moved = (outputs - outputs[:, :1]).astype(np.float64)
+        mean = np.einsum("rnk,rn->rk", moved, filled) / count
+        square = np.einsum("rnk,rnk,rn->rk", moved, moved, filled) / count
+        variance = np.maximum(square - mean**2, 0.0).mean(axis=1)
+        return dict(zip([names[index] for index in judged], variance.tolist(), strict=True))
 
     def _ring(self, name: str) -> int:
         ring = self._ring_of.get(name)

@@ -31,9 +31,9 @@ from daemon.core.pipeline import Pipeline
 from daemon.core.records import Message, Record
 from daemon.errors import TickcastError, TopicError
 from daemon.logs import facts, log
-from daemon.metrics import Watch
 from daemon.recovery import Recovery
 from daemon.warming import Warming
+from daemon.watched import Watch
 
 #: How often the state topic is looked at; also about how long a pin takes to be noticed.
 LOOK_SECONDS = 1.0

@@ -25,6 +25,8 @@ from schemas.tick import event_time_ns
 Row = tuple[str, Mapping[str, object]]
 
 FIELD_PREFIX = "field:"
+#: Far above any tick; a small compressed file can hold one line without end.
+LINE_CHARACTERS_MAX = 1024**2
 REMEDY_ORDER = "sort the file by ts, and give several files in the order of their time"
 
 
@@ -228,9 +230,19 @@ def _open_text(path: Path) -> TextIO:
     return path.open(encoding="utf-8-sig", newline="")
 
 
+def _bounded(path: Path, lines: TextIO) -> Iterator[str]:
+    """Yield lines of a bounded length."""
+    number = 0
+    while line := lines.readline(LINE_CHARACTERS_MAX):
+        number += 1
+        if len(line) == LINE_CHARACTERS_MAX:
+            raise TickFileError(f"{path}, line {number}: is longer than {LINE_CHARACTERS_MAX} characters; no tick is")
+        yield line
+
+
 def _csv_rows(path: Path) -> Iterator[Row]:
     with _readable(path), _open_text(path) as lines:
-        reader = csv.reader(lines, strict=True)
+        reader = csv.reader(_bounded(path, lines), strict=True)
         try:
             header = next(reader, [])
             _check_columns(path, header)
@@ -247,7 +259,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 def _json_rows(path: Path) -> Iterator[Row]:
     with _readable(path), _open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(_bounded(path, lines), start=1):
             if not line.strip():
                 continue
             try:

@@ -31,14 +31,17 @@ def show(
 
 @app.command()
 def check(config: ConfigFile = None) -> None:
-    """Check the settings alone, without cluster or bundle; exit 2 where something is wrong.
+    """Check the settings alone and the files with secrets, without cluster or bundle; exit 2 where something is wrong.
 
     Example: tickcast config check --config tickcast.toml
     """
     from daemon.boundaries import resolve_rules
     from daemon.config import load_settings
+    from daemon.transport.connection import Connection
 
-    resolve_rules(load_settings(config).session)
+    settings = load_settings(config)
+    resolve_rules(settings.session)
+    Connection.from_settings(settings.kafka)
     typer.echo("the settings are right")
 
 

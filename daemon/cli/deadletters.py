@@ -16,6 +16,7 @@ import typer
 
 from daemon.cli.tables import table
 from daemon.cli.topics import ConfigFile, Servers, load
+from daemon.logs import printable
 
 if TYPE_CHECKING:
     from daemon.config import Settings
@@ -249,7 +250,9 @@ def _outcome_text(outcome: Outcome, *, dry_run: bool) -> str:
     ]
     for reason, count in refused.most_common():
         letter, detail = outcome.examples[reason]
-        lines.append(f"  {count} {reason}, such as {letter.partition}-{letter.offset}: {_cut(detail, DETAIL_SHOWN)}")
+        lines.append(
+            f"  {count} {reason}, such as {letter.partition}-{letter.offset}: {printable(_cut(detail, DETAIL_SHOWN))}"
+        )
     return "\n".join(lines)
 
 
@@ -259,7 +262,7 @@ def _printable(value: bytes | None, length: int | None) -> str | None:
         return None
     part = value if length is None else value[: 4 * length]
     text = part.decode("utf-8", "backslashreplace")
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    shown = printable(text)
     return shown if length is None else _cut(shown, length)
 
 

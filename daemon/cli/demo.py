@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from daemon.cli.watch import PORT
+
 #: In the folder one works in, like the broker's own.
 DIRECTORY = Path(".tickcast") / "demo"
 
@@ -22,8 +24,12 @@ def demo(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train anew, although a model is kept.")] = False,
     directory: Annotated[Path, typer.Option("--dir", help="Folder of broker, model and logs.")] = DIRECTORY,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Whether to serve the live page.")] = True,
+    page_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Its port; a free one is taken where this is not.")
+    ] = PORT,
 ) -> None:
-    """Show everything on this machine: a Kafka, a market, a model trained on the spot, the daemon, a live table.
+    """Show everything on this machine: a Kafka, a market, a model trained on the spot, the daemon, a live page.
 
     The last line on standard output is one JSON object with what was counted; the exit code is 0 when every tick has
     exactly one outcome.
@@ -35,4 +41,6 @@ def demo(
     from daemon.dev.demo.stage import DemoOptions
     from daemon.dev.demo.story import run_demo
 
-    run_demo(DemoOptions(seconds, ticks, bundle, fresh, directory), Console(highlight=False))
+    run_demo(
+        DemoOptions(seconds, ticks, bundle, fresh, directory, page_port if page else None), Console(highlight=False)
+    )

@@ -26,6 +26,7 @@ from daemon.cli import (
     demo,
     doctor,
     features,
+    market,
     probe,
     replay,
     rewind,
@@ -34,8 +35,10 @@ from daemon.cli import (
     status,
     topics,
     train,
+    watch,
 )
 from daemon.errors import TickcastError
+from daemon.logs import printable
 
 EXIT_WRONG_USE = 2
 EXIT_INTERRUPTED = 130
@@ -51,6 +54,7 @@ app = typer.Typer(
 )
 app.command()(run.run)
 app.command()(status.status)
+app.command()(watch.watch)
 app.command()(demo.demo)
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
@@ -60,6 +64,7 @@ app.add_typer(deadletters.app, name="deadletters")
 app.command()(rewind.rewind)
 app.command()(audit.audit)
 app.command()(replay.replay)
+app.command()(market.market)
 app.command()(train.train)
 app.command()(backtest.backtest)
 app.command()(convert.convert)
@@ -108,7 +113,7 @@ def _exit_code() -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print("tickcast: error:", " ".join(message.split()), file=sys.stderr)
+    print("tickcast: error:", printable(" ".join(message.split())), file=sys.stderr)
     return code
 
 

@@ -30,6 +30,8 @@ DEAD_LETTER_OVERHEAD_BYTES = 4096
 CLOSE_SECONDS = 18.0
 #: A new cluster makes the topics of its coordinators when it is first asked, and each of ours may wait 30 s for that.
 COORDINATORS_SECONDS = 60.0
+#: For each of the brokers, when it is asked whether we are still let in.
+KNOCK_SECONDS = 5.0
 #: How often a pinned bundle that is missing is looked for.
 PINNED_SECONDS = 1.0
 
@@ -65,11 +67,13 @@ def run(
 
 def _run(settings: Settings, stopper: Stopper) -> None:
     from daemon.assembly import build_engine, build_service
+    from daemon.errors import BrokerUnavailable
     from daemon.health import HealthServer
     from daemon.logs import facts, log
     from daemon.pins import PinFollower
     from daemon.transport.connection import Connection
     from daemon.transport.kafka_reader import KafkaReader
+    from daemon.transport.knock import knock
     from daemon.watchdog import Watchdog, end_process
 
     kafka = settings.kafka
@@ -101,6 +105,9 @@ def _run(settings: Settings, stopper: Stopper) -> None:
     try:
         service.run()
         clean = True
+    except BrokerUnavailable:
+        knock(connection, KNOCK_SECONDS)  # a login that is refused by now looks like a lost connection; this one tells
+        raise
     finally:
         health.closing(DEADLINE_SECONDS)
         with health.allowing(CLOSE_SECONDS, "the clients to close"):

@@ -13,6 +13,7 @@ import typer
 
 from daemon.cli.tables import confirmed, table
 from daemon.cli.topics import ConfigFile, Servers, load
+from daemon.logs import printable
 
 if TYPE_CHECKING:
     from daemon.config import Settings
@@ -250,7 +251,7 @@ def _as_text(facts: dict[str, Any]) -> str:
     more = ", ... (all with --json)" if len(state) > STATE_SHOWN else ""
     lines.append(("state", f"{len(state)} numbers: {shown}{more}" if state else "none, it will be reset"))
     width = max(len(name) for name, _ in lines) + 2
-    return "\n".join(f"{name:{width}}{value}" for name, value in lines)
+    return "\n".join(f"{name:{width}}{printable(str(value))}" for name, value in lines)
 
 
 def _cell(value: object) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+from daemon.logs import printable
+
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return rows under their heads; None is shown as a dash."""
-    cells = [list(head), *(["-" if value is None else str(value) for value in row] for row in rows)]
+    """Return rows under their heads; None is shown as a dash, and nothing in a cell steers the terminal."""
+    cells = [list(head), *(["-" if value is None else printable(str(value)) for value in row] for row in rows)]
     widths = [max(len(row[index]) for row in cells) for index in range(len(head))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
 

@@ -68,6 +68,9 @@ def train(
         str | None, typer.Option(help="Brokers, host:port, for --topic.", show_default=False)
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that stands at --out.")] = False,
+    if_missing: Annotated[
+        bool, typer.Option("--if-missing", help="Do nothing where a bundle stands at --out already.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
 ) -> None:
     """Fit a model on ticks and write a bundle; the last part of the ticks only judges it.
@@ -78,6 +81,9 @@ def train(
 
     Example: tickcast train --topic ticks --since 2024-01-02T15:00:00Z --config tickcast.toml --out bundle
     """
+    if if_missing and out.exists():
+        print(f"{out} is there already; nothing to do")
+        return
     from daemon.cli.topics import load
     from daemon.config import load_settings
     from daemon.training import train as run

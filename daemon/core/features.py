@@ -232,6 +232,8 @@ class FeatureTable:
             start += cells
         #: Cells of an instrument that has seen no tick.
         self.start: tuple[float, ...] = tuple(start)
+        #: Per column: where its running mean stands in the cells, its variance behind it; -1 where the scale is frozen.
+        self.scale_at: tuple[int, ...] = tuple(scale_at for _, _, scale_at in self._columns)
 
         self._scales = frozen_scales(columns)
 

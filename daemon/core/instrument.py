@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from schemas import ResetCause
 
 if TYPE_CHECKING:
-    from daemon.core.scores import Scores
+    from daemon.core.kept_scores import Scores
 
 #: Event time before any tick: every tick is later.
 NEVER = -(2**63)
@@ -31,6 +31,7 @@ class Instrument:
         "last_offset",
         "last_ts",
         "name",
+        "packed_scores",
         "pending_reset",
         "price",
         "reset_offset",
@@ -83,6 +84,8 @@ class Instrument:
         self.untold_reset: ResetCause | None = None
         #: Forecasts that wait for their truth, and what came of earlier ones; None before the first tick has run.
         self.scores: Scores | None = None
+        #: The same as a snapshot holds it, until the first tick after a restore; empty where there is none.
+        self.packed_scores = b""
         # Marks of the batch in work: its number, and the chain this instrument is in.
         self.batch = -1
         self.chain = -1

@@ -26,10 +26,11 @@ from daemon.core.features import FeatureTable
 from daemon.core.forecast import Forecaster
 from daemon.core.instrument import Instrument
 from daemon.core.intake import Intake, OrderLimits, Row
+from daemon.core.kept_scores import Pending, horizon_count
 from daemon.core.letters import dead_letter
 from daemon.core.records import Message, Record
 from daemon.core.runner import Ran, Runner
-from daemon.core.scores import Pending, Scored, published
+from daemon.core.scores import Scored, published
 from daemon.core.sessions import Rules
 from daemon.core.snapshot import Snapshot, encode
 from daemon.core.spec import ModelSpec
@@ -71,6 +72,8 @@ class Batch:
     timestamps: list[int] = field(default_factory=list)
     #: Instrument of each forecast, in the order of `forecasts`.
     instruments: list[str] = field(default_factory=list)
+    #: What the model saw, float32, shape (forecasts, columns), in the order of `forecasts`.
+    inputs: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     #: The model's own outputs that say a mean, float32, shape (forecasts, horizons), in the order of `forecasts`.
     outputs: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     reasons: Counter[Reason] = field(default_factory=Counter)
@@ -137,9 +140,9 @@ class Pipeline:
 
     def fits(self, snapshot: Snapshot) -> bool:
         """Say whether a snapshot has the shape of our states; resets have none."""
-        scores = snapshot.instrument.scores
+        packed = snapshot.instrument.packed_scores
         shape = (len(snapshot.instrument.cells), snapshot.state.nbytes)
-        scored = scores is None or len(scores.tracks) == len(self._spec.horizons)
+        scored = not packed or horizon_count(packed) == len(self._spec.horizons)
         return snapshot.is_reset or (scored and shape == (len(self._features.start), self._table.row_bytes))
 
     def put_back(self, partition: int, snapshots: Sequence[Snapshot]) -> None:
@@ -218,6 +221,18 @@ class Pipeline:
     def held(self, partition: int, name: str) -> Instrument | None:
         """Return an instrument, or None where nothing of it is kept."""
         return self._partitions[partition].get(name)
+
+    def instruments(self) -> list[Instrument]:
+        """Return the instruments of all partitions, in each the least recently accepted first.
+
+        Another thread may ask: copying the values of a dict is one step of the interpreter. Of what it gets, only what
+        is replaced and never changed in place means anything to it: numbers, and `cells` as a whole.
+        """
+        return [instrument for partition in list(self._partitions.values()) for instrument in partition.instruments()]
+
+    def holds(self, name: str) -> bool:
+        """Say whether an instrument has state in any partition; any thread may ask."""
+        return name in self._homes
 
     @property
     def instrument_count(self) -> int:
@@ -344,6 +359,7 @@ class Pipeline:
         if self._canary is not None:
             batch.probe = self._canary.observe(ran.outputs[place])
         written = self._write(batch, records, rows, ran)
+        batch.inputs = ran.inputs[written]
         batch.outputs = ran.outputs[written][:, self._forecaster.means]
         self._write_scores(batch, records, rows, ran.scored)
 

@@ -27,6 +27,8 @@ Bools = NDArray[np.bool_]
 class Ran(NamedTuple):
     """What became of rows."""
 
+    #: float32 array, shape (rows, columns); what the model saw, unitless.
+    inputs: F32
     #: float32 array, shape (rows, outputs); in the model's output units.
     outputs: F32
     levels: Levels
@@ -69,7 +71,7 @@ class Runner:
         slots, chains = planner.ends()
         self._table.scatter(slots, final[chains])
         levels, scored = self._scorer.run(rows, outlook, broken)
-        return Ran(outputs, levels, broken, scored)
+        return Ran(x, outputs, levels, broken, scored)
 
     def _mend(self, rows: Sequence[Row], x: F32, outputs: F32, final: F32, sound: Bools, planner: Planner) -> set[int]:
         """Redo the chains that broke, row by row after their first break, and reset their instruments there.

@@ -17,16 +17,16 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from math import inf, log
-from typing import NamedTuple
 
 import numpy as np
 
 from daemon.core.forecast import Forecaster, Levels, Outlook
+from daemon.core.instrument import Instrument
 from daemon.core.intake import Row
-from daemon.core.intervals import Track, Tracker
+from daemon.core.intervals import Tracker
+from daemon.core.kept_scores import Pending, Scores, unpack
 
 #: Forecasts of one horizon that wait for their truth, at most; with 80 bytes each they are most of a snapshot beside
 #: the state. Twice as many tell little more, for neighbouring forecasts share most of their truth.
@@ -38,48 +38,6 @@ STRIDE_MIN = 8
 WIDTH = 4
 #: Bounds the table of turns. Horizons of more than PENDING_MAX times as many ticks sample while there is room.
 STRIDE_MAX = 4096
-
-
-class Pending(NamedTuple):
-    """A forecast that waits for its truth. Plain numbers.
-
-    `value`, `low` and `high` are in what the output's kind says: a log return, a difference or a price.
-    """
-
-    #: Step of the tick that is the truth.
-    due: int
-    #: Offset and event time of the tick that was forecast from, and its price.
-    offset: int
-    ts: int
-    price: float
-    #: As published.
-    mean: float
-    value: float
-    #: Unit of errors.
-    unit: float
-    #: The ends that are judged; infinite where no interval was known.
-    low: float
-    high: float
-    #: 1 where the published interval was widened to hold the price, else 0.
-    holds_price: float
-
-
-@dataclass(slots=True)
-class Scores:
-    """What an instrument keeps of its forecasts, one of each per horizon."""
-
-    tracks: list[Track]
-    pending: list[list[Pending]]
-    #: What the tracks make of forecasts, the `Correction` of one after the other; empty where nobody has looked yet.
-    #: Replaced when a track moves, never written to: earlier rows of the batch keep theirs.
-    corrections: array[float] = field(default_factory=lambda: array("d"), compare=False)
-    #: True once every track knows its errors.
-    known: bool = field(default=False, compare=False)
-
-    def drop(self) -> None:
-        """Give up what waits: its truth would lie behind a reset."""
-        for waiting in self.pending:
-            waiting.clear()
 
 
 #: A forecast whose truth has come: the row of the batch that is its truth, the column of its horizon, the forecast.
@@ -122,6 +80,11 @@ class Scorer:
         """Return the scores of an instrument of which nothing is known yet."""
         return Scores([tracker.start() for tracker in self._trackers], [[] for _ in self._trackers])
 
+    def _awake(self, instrument: Instrument) -> Scores:
+        """Return the scores of an instrument that has none at hand: those of its snapshot, or new ones."""
+        packed, instrument.packed_scores = instrument.packed_scores, b""
+        return unpack(packed) if packed else self.start()
+
     def run(self, rows: Sequence[Row], outlook: Outlook, broken: Collection[int]) -> tuple[Levels, list[Scored]]:
         """Score what has come due and sample anew, row by row; then compute the levels of all rows.
 
@@ -135,14 +98,12 @@ class Scorer:
         new = tuple.__new__  # of a named tuple: half the time of its constructor
         in_force: list[array[float]] = []
         scored: list[Scored] = []
-        mean, value, unit = outlook.mean.tolist(), outlook.value.tolist(), outlook.unit.tolist()
-        low = value if outlook.low is outlook.value else outlook.low.tolist()
-        high = value if outlook.high is outlook.value else outlook.high.tolist()
+        said = iter(self._said(rows, outlook))
         # A turn of this loop is a tick: it was measured, and its calls are those that a tick in four needs.
         for index, row in enumerate(rows):
             scores = row.instrument.scores
             if scores is None:
-                scores = row.instrument.scores = self.start()
+                scores = row.instrument.scores = self._awake(row.instrument)
             if not scores.corrections:
                 self.look(scores)
             step = row.step
@@ -153,28 +114,42 @@ class Scorer:
             if due[phase] and whole:
                 self._settle(scores, due[phase], step, row.price, index, scored)
             in_force.append(scores.corrections)
-            if samples[phase] and whole:
+            if samples[phase]:
                 price, corrections, waiting = row.price, scores.corrections, scores.pending
                 offset, ts = row.offset, row.tick.ts
-                means, values, units, lows, highs = mean[index], value[index], unit[index], low[index], high[index]
                 for column, horizon in samples[phase]:
-                    if len(waiting[column]) < PENDING_MAX:
-                        at, each = WIDTH * column, units[column]
+                    mean, value, unit, low, high = next(said)
+                    if whole and len(waiting[column]) < PENDING_MAX:
+                        at = WIDTH * column
                         forecast = (
                             step + horizon,
                             offset,
                             ts,
                             price,
-                            means[column],
-                            values[column],
-                            each,
-                            lows[column] + corrections[at] * each,
-                            highs[column] + corrections[at + 1] * each,
+                            mean,
+                            value,
+                            unit,
+                            low + corrections[at] * unit,
+                            high + corrections[at + 1] * unit,
                             corrections[at + 3],
                         )
                         waiting[column].append(new(Pending, forecast))
         corrected = np.frombuffer(b"".join(in_force)).reshape(len(rows), -1, WIDTH)
         return self._forecaster.levels(outlook, corrected), scored
+
+    def _said(self, rows: Sequence[Row], outlook: Outlook) -> list[list[float]]:
+        """Return what the model says where it is sampled: mean, value, unit, low and high, in the order of the loop.
+
+        Only these become Python's numbers: all of them would be a third of the loop's time.
+        """
+        mask, samples = self._period_mask, self._sampled
+        turns = [(index, column) for index, row in enumerate(rows) for column, _ in samples[row.step & mask]]
+        if not turns:
+            return []
+        at = tuple(np.array(turns, np.intp).T)
+        columns = (outlook.mean, outlook.value, outlook.unit, outlook.low, outlook.high)
+        found: list[list[float]] = np.array([column[at] for column in columns]).T.tolist()
+        return found
 
     def _settle(
         self, scores: Scores, columns: Sequence[int], step: int, outcome: float, index: int, scored: list[Scored]

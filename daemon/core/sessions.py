@@ -3,6 +3,9 @@
 A rule looks at the instrument before the tick and at the tick, and answers with the session the tick opens, or None
 where it goes on in the present one. A `session` that a tick brings itself opens one under every rule when it changes,
 so that a producer can always force a reset. A tick of an earlier session is late, whatever lateness is tolerated.
+
+Beside that, a rule says to who watches whether ticks are to be expected at a time (`expected_from`). Nothing that is
+published depends on it.
 """
 
 from __future__ import annotations
@@ -23,6 +26,13 @@ OPEN_END = 2**63 - 1
 #: Instruments whose rule is remembered. Then all are forgotten: names that come and go must not add up, and trying the
 #: globs again costs a microsecond or two. (At a million, an hour with 100 new names a second took 40 MB.)
 REMEMBERED_MAX = 20_000
+#: An instrument that has been silent for so long is expected no more, whatever its market does: it is delisted, or
+#: nobody sends it any longer. No exchange closes for two weeks.
+FORGOTTEN_NS = 14 * 24 * 3600 * 10**9
+#: A rule that knows no opening hours and no gap of its own expects ticks for so long after the last one.
+SILENCE_NS = 3600 * 10**9
+
+Kind = Literal["gap", "calendar", "daily", "field", "never"]
 
 
 class Session(NamedTuple):
@@ -40,6 +50,9 @@ class Session(NamedTuple):
 
 class Rule(Protocol):
     """What opens a session for an instrument."""
+
+    #: As the settings name it.
+    kind: Kind
 
     def opened_by(self, tick: Tick, instrument: Instrument) -> Session | None:
         """Return the session that `tick` opens, or None. The instrument has seen a tick before.
@@ -59,9 +72,22 @@ class Rule(Protocol):
         """
         ...
 
+    def expected_from(self, now: int) -> int:
+        """Return the earliest last tick with which an instrument is expected to tick at `now`; both ns of event time.
+
+        Who knows the hours of its market says so for every instrument that is not forgotten, and `OPEN_END` while the
+        market is closed. Who does not takes a market for open until it has been silent for longer than a pause.
+        """
+        ...
+
 
 class Never:
     """One session without end, unless the ticks name their own."""
+
+    kind: Kind = "never"
+
+    def expected_from(self, now: int) -> int:
+        return now - FORGOTTEN_NS
 
     def first(self, tick: Tick) -> Session:
         return Session(tick.session, NEVER, OPEN_END, tick.ts)
@@ -73,12 +99,22 @@ class Never:
 class Field(Never):
     """The `session` of the ticks is the session; a tick without one goes on in the present session."""
 
+    kind: Kind = "field"
+
+    def expected_from(self, now: int) -> int:
+        return now - SILENCE_NS
+
 
 class Gap:
     """A tick after more than `gap_seconds` of event time without one opens a session, named by its own time."""
 
+    kind: Kind = "gap"
+
     def __init__(self, gap_seconds: float) -> None:
         self._gap_ns = round(gap_seconds * 1e9)
+
+    def expected_from(self, now: int) -> int:
+        return now - self._gap_ns
 
     def first(self, tick: Tick) -> Session:
         return Session(tick.session or _second(tick.ts), NEVER, OPEN_END, tick.ts)
@@ -99,6 +135,9 @@ class Boundaries:
     opens: Sequence[int]
     closes: Sequence[int]
     labels: Sequence[str]
+    #: Pauses inside sessions, starts and ends in ascending order. They end no session and reach no payload: they only
+    #: say when no ticks are to be expected.
+    pauses: Sequence[tuple[int, int]] = ()
 
 
 class Table:
@@ -110,12 +149,25 @@ class Table:
     outside : what a tick between close and open is: "own" a session of its own, "attach" part of the session
         before, "dead_letter" refused
     gap : the rule beyond the span
+    kind : "calendar" where the table holds opening hours, "daily" where it only cuts days
+    name : for people, e.g. the calendar's code
     """
 
-    def __init__(self, boundaries: Boundaries, outside: Literal["own", "attach", "dead_letter"], gap: Gap) -> None:
+    def __init__(
+        self,
+        boundaries: Boundaries,
+        outside: Literal["own", "attach", "dead_letter"],
+        gap: Gap,
+        *,
+        kind: Kind = "calendar",
+        name: str = "",
+    ) -> None:
+        self.kind = kind
+        self.name = name
         self._opens = list(boundaries.opens)
         self._closes = list(boundaries.closes)
         self._labels = list(boundaries.labels)
+        self._pauses = list(boundaries.pauses)
         self._outside = outside
         self._gap = gap
         #: How many ticks were beyond the span.
@@ -138,6 +190,19 @@ class Table:
         if tick.ts < instrument.last_ts:
             raise _late(tick, instrument)
         return found._replace(label=tick.session) if tick.session else found
+
+    def expected_from(self, now: int) -> int:
+        index = bisect_right(self._opens, now) - 1
+        if self.kind == "daily" or index < 0 or now >= self.end:
+            return self._gap.expected_from(now)
+        pause = bisect_right(self._pauses, (now, OPEN_END)) - 1
+        closed = now >= self._closes[index] or (pause >= 0 and now < self._pauses[pause][1])
+        return OPEN_END if closed else now - FORGOTTEN_NS
+
+    @property
+    def end(self) -> int:
+        """Where the table ends, ns."""
+        return self._closes[-1]
 
     def digest(self) -> str:
         """Hash the boundaries."""
@@ -177,11 +242,20 @@ class Rules:
             return self._default
         rule = self._remembered.get(name)
         if rule is None:
-            rule = next((rule for glob, rule in self._rules if fnmatchcase(name, glob)), self._default)
+            rule = self.find(name)
             if len(self._remembered) >= REMEMBERED_MAX:
                 self._remembered.clear()
             self._remembered[name] = rule
         return rule
+
+    def find(self, name: str) -> Rule:
+        """Return the rule of an instrument as `rule_for` does, and remember nothing: any thread may ask."""
+        return next((rule for glob, rule in self._rules if fnmatchcase(name, glob)), self._default)
+
+    @property
+    def tables(self) -> Sequence[Table]:
+        """The rules that have a table of boundaries."""
+        return self._tables
 
     @property
     def beyond_count(self) -> int:

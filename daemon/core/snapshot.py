@@ -14,9 +14,7 @@ A snapshot is the value of a record in the state topic, keyed by its instrument.
     2 x u16 lengths in bytes: session, spoken_session
     2 x u32 counts of numbers: cells, state
     ...     session, spoken_session (UTF-8), cells (f64), state (f32): (h, c) of every layer
-    u16     count of horizons with scores; 0 where nothing is scored yet
-    u16 ... per horizon: count of forecasts that wait for their truth
-    ...     per horizon: its `Track` (7 x f64), then each `Pending` (3 x i64, 7 x f64)
+    ...     scores, see `kept_scores`
 
 Format 1 ended with the state. A snapshot without cells and state is a *reset*: nothing is kept, and the next tick says
 why.
@@ -34,13 +32,11 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import attrgetter
 
 import numpy as np
 
+from daemon.core import kept_scores
 from daemon.core.instrument import NEVER, Instrument
-from daemon.core.intervals import Track
-from daemon.core.scores import Pending, Scores
 from daemon.core.step import F32
 from schemas import ResetCause
 
@@ -48,9 +44,6 @@ FORMAT = 2
 MAGIC = b"TCS"
 _HEAD = struct.Struct("<3sBI")
 _BODY = struct.Struct("<12s9q5d3B2H2I")
-_COUNT = struct.Struct("<H")
-_TRACK = struct.Struct("<7d")
-_PENDING = struct.Struct("<3q7d")
 #: Stable numbers of causes; 0 is none. Append only.
 _CAUSES = (
     None,
@@ -137,7 +130,8 @@ def encode(revision: str, next_offset: int, instrument: Instrument, state: bytes
         len(state) // 4,
     )
     cell_bytes = struct.pack(f"<{len(cells)}d", *cells)
-    content = b"".join((body, session_bytes, spoken_bytes, cell_bytes, state, _encode_scores(instrument.scores)))
+    scores = instrument.packed_scores if instrument.scores is None else kept_scores.pack(instrument.scores)
+    content = b"".join((body, session_bytes, spoken_bytes, cell_bytes, state, scores or kept_scores.NOTHING))
     return _HEAD.pack(MAGIC, FORMAT, zlib.crc32(content)) + content
 
 
@@ -170,37 +164,13 @@ def decode(name: str, value: bytes) -> Snapshot:
         raise SnapshotError(f"damaged: {error}") from error
 
 
-def _encode_scores(scores: Scores | None) -> bytes:
-    if scores is None:
-        return _COUNT.pack(0)
-    counts = [len(scores.tracks), *map(len, scores.pending)]
-    parts = [struct.pack(f"<{len(counts)}H", *counts)]
-    for track, waiting in zip(scores.tracks, scores.pending, strict=True):
-        parts.append(_TRACK.pack(*_numbers(track)))
-        parts += [_PENDING.pack(*forecast) for forecast in waiting]
-    return b"".join(parts)
-
-
-#: The fields of a track in the order of its constructor.
-_numbers = attrgetter(*Track.__slots__)
-
-
 def _read_2(name: str, value: bytes) -> Snapshot:
-    snapshot, at = _read(name, value)
-    (horizons,) = _COUNT.unpack_from(value, at)
-    counts = struct.unpack_from(f"<{horizons}H", value, at + _COUNT.size)
-    at += _COUNT.size * (1 + horizons)
-    scores = Scores([], [])
-    for count in counts:
-        scores.tracks.append(Track(*_TRACK.unpack_from(value, at)))
-        at += _TRACK.size
-        end = at + _PENDING.size * count
-        scores.pending.append([Pending(*numbers) for numbers in _PENDING.iter_unpack(value[at:end])])
-        at = end
-    if len(value) != at:
+    snapshot, end = _read(name, value)
+    scores = value[end:]
+    if not kept_scores.is_whole(scores):
         raise SnapshotError(f"damaged: {len(value)} bytes do not fit its lengths")
-    if horizons:
-        snapshot.instrument.scores = scores
+    if scores != kept_scores.NOTHING:
+        snapshot.instrument.packed_scores = scores
     return snapshot
 
 

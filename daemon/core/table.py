@@ -99,6 +99,10 @@ class Partition:
         """Return an instrument, or None where nothing of it is kept."""
         return self._instruments.get(name)
 
+    def instruments(self) -> list[Instrument]:
+        """Return the instruments, least recently accepted first; in one step of the interpreter."""
+        return list(self._instruments.values())
+
     def touch(self, instrument: Instrument) -> Instrument | None:
         """Note that the instrument's tick was accepted; return the instrument evicted to make room, if any."""
         known = self._instruments.pop(instrument.name, None)

@@ -230,18 +230,19 @@ def _refuse_second(directory: Path) -> None:
 def free_port(but: int | None = None) -> int:
     """Return a port nobody listens on, other than `but`."""
     for port in random.sample(FREE_PORTS, len(FREE_PORTS)):
-        if port != but and _is_free(port):
+        if port != but and is_free(port):
             return port
     raise LocalBrokerError(f"no port between {FREE_PORTS.start} and {FREE_PORTS.stop} is free")
 
 
 def _checked_port(port: int) -> int:
-    if not _is_free(port):
+    if not is_free(port):
         raise LocalBrokerError(f"port {port} is taken or not allowed; choose another with --port (0: a free one)")
     return port
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Return whether nobody on this machine listens on a port, and we may."""
     with socket.socket() as probe:
         # As Java does: a port whose last connections are still winding down counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -68,11 +68,22 @@ class ChildDaemon:
     def metrics(self) -> dict[str, float]:
         """Return every sample of /metrics by name, with its labels where it has some: ``name{label="value"}``."""
         found = {}
-        for family in text_string_to_metric_families(self._get("/metrics")):
+        for family in text_string_to_metric_families(self.exposition()):
             for sample in family.samples:
                 labels = ",".join(f'{name}="{value}"' for name, value in sample.labels.items())
                 found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
         return found
+
+    def exposition(self) -> str:
+        """Return /metrics as it is written."""
+        return self._get("/metrics")
+
+    @property
+    def port(self) -> int:
+        """Port of /metrics; known once the daemon is ready."""
+        if self._port is None:
+            raise TickcastError("the daemon has not said its port yet; wait until it is ready")
+        return self._port
 
     def stop(self, timeout_seconds: float = STOP_SECONDS) -> int:
         """Ask it to stop, and return its exit code; kill it when it does not obey."""

@@ -43,10 +43,11 @@ def paced(
 
     The pace is held against the first tick, so waits that were too long are made up for.
     """
-    start, first = now(), None
+    start = first = None
     for tick in ticks:
         if speed > 0:
-            first = tick["ts"] if first is None else first
+            if start is None or first is None:  # now, and not before it was made: that may have taken long
+                start, first = now(), tick["ts"]
             early = start + (tick["ts"] - first) / 1e9 / speed - now()
             if early > 0:
                 wait(early)

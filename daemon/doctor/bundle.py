@@ -50,7 +50,7 @@ DEAD_LETTERS = register(
         measures="share of the readable ticks, by reason",
         limit=0.0,
         problem_limit=0.01,
-        remedy="send the fields that the model reads; the README's table of reasons says what each means",
+        remedy="send the fields that the model reads; docs/messages.md says what each reason means",
     )
 )
 OTHER_SCALES = register(
@@ -224,13 +224,14 @@ def _of_skill(bundle: Bundle, found: Forecasts) -> Iterator[Outcome]:
     single, pooled = [], []
     z = _z_for(len(found.by_instrument) * len(horizons))
     for at, horizon in enumerate(horizons):
-        for name, each in found.by_instrument.items():
-            estimate = r2(*each.judged(at, horizon, since), horizon)
+        for name, tape in found.by_instrument.items():
+            ahead = tape.ahead(at, since)
+            estimate = r2(ahead.move, ahead.forecast, horizon)
             if np.isfinite(estimate.standard_error):
                 upper = estimate.value + z * estimate.standard_error
                 text = f"{horizon} ticks ahead, R² {interval_of(estimate)}"
                 single.append(Measurement(upper, name, detail=text))
-        estimate = mean_r2(_rows(found, at, horizon, since))
+        estimate = mean_r2(_rows(found, at, since))
         if np.isfinite(estimate.low):
             pooled.append((horizon, estimate))
     yield judge(WORSE, single, otherwise="too few ticks that move")
@@ -250,9 +251,11 @@ def state_worth(bundle: Bundle, carried: Forecasts, reset: Forecasts) -> Outcome
     since = judged_since(bundle, carried)
     gains = []
     for at, horizon in enumerate(bundle.spec.horizons):
+        forgetful = [reset.by_instrument[name].ahead(at, since).forecast for name in carried.by_instrument]
         pairs = [
-            (rows, reset.by_instrument[name].judged(at, horizon, since)[1])
-            for name, rows in zip(carried.by_instrument, _rows(carried, at, horizon, since), strict=True)
+            (rows, forecast)
+            for rows, forecast in zip(_rows(carried, at, since), forgetful, strict=True)
+            if len(forecast) == len(rows.move)  # a state that overflowed in one run only: not the same ticks
         ]
         gain = r2_difference(pairs)
         if np.isfinite(gain.low):
@@ -307,12 +310,11 @@ def judged_since(bundle: Bundle, found: Forecasts) -> int:
     return span[1] if later >= LATER_MIN else 0
 
 
-def _rows(found: Forecasts, at: int, horizon: int, since: int) -> list[Rows]:
+def _rows(found: Forecasts, at: int, since: int) -> list[Rows]:
+    """Return the judged rows of all instruments at one horizon, in cells of time that are common to them."""
     begin, end = found.span(since)
-    return [
-        Rows(*each.judged(at, horizon, since), time_cells(each.ts[each.ts >= since], begin, end))
-        for each in found.by_instrument.values()
-    ]
+    aheads = [tape.ahead(at, since) for tape in found.by_instrument.values()]
+    return [Rows(ahead.move, ahead.forecast, time_cells(ahead.ts, begin, end)) for ahead in aheads]
 
 
 def _apart(columns: Sequence[Any], rows: F64) -> F64:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,12 +18,15 @@ from daemon.core.sessions import Rules
 from daemon.core.spec import ModelSpec, Output
 from daemon.core.step import F32, Step, Waves
 from daemon.doctor.sheets import good_ticks
+from daemon.judging.tape import Recorder, Tape
 from daemon.training.collect import LIMITS
 from schemas import HEADER_PREFIX
 
 F64 = NDArray[np.float64]
 
 BATCH_TICKS = 2000
+#: Stands in the ids of the forecasts, which nobody sees.
+TOPIC = "ticks"
 
 
 class Watched:
@@ -100,29 +102,6 @@ class _Forgetful:
         return np.repeat(self._step.initial_state[np.newaxis], rows, axis=0)
 
 
-@dataclass(frozen=True)
-class OneInstrument:
-    """The forecasts of one instrument, in order."""
-
-    ts: NDArray[np.int64]
-    price: F64
-    #: Number of the session each tick is in.
-    session: NDArray[np.int64]
-    #: shape (ticks, horizons): what is expected to happen, as a log return (a difference where prices may be negative)
-    forecast: F64
-    differences: bool
-
-    def judged(self, at: int, horizon: int, since: int) -> tuple[F64, F64]:
-        """Return what happened and what was forecast, for the ticks from a time on; NaN across sessions."""
-        level = self.price if self.differences else np.log(self.price)
-        move = np.full(len(level), np.nan)
-        if horizon < len(level):
-            same = self.session[horizon:] == self.session[:-horizon]
-            move[:-horizon] = np.where(same, level[horizon:] - level[:-horizon], np.nan)
-        chosen = self.ts >= since
-        return move[chosen], self.forecast[chosen, at]
-
-
 @dataclass
 class Letters:
     """Dead letters of one reason."""
@@ -138,7 +117,7 @@ class Forecasts:
     """What came of a run."""
 
     tick_count: int = 0
-    by_instrument: dict[str, OneInstrument] = field(default_factory=dict)
+    by_instrument: dict[str, Tape] = field(default_factory=dict)
     dead_letters: dict[str, Letters] = field(default_factory=dict)
 
     def share_within(self, begin: int, end: int) -> float:
@@ -153,30 +132,6 @@ class Forecasts:
         return int(times.min()), int(times.max())
 
 
-class _Growing:
-    """The forecasts of one instrument while they come in."""
-
-    def __init__(self) -> None:
-        self.ts, self.price = array("q"), array("d")
-        self.session, self.mean = array("q"), array("d")
-        self.label: str | None = None
-
-    def add(self, payload: dict[str, Any]) -> None:
-        opened = not self.session or payload["session"] != self.label
-        self.session.append((self.session[-1] if self.session else 0) + opened)
-        self.label = payload["session"]
-        self.ts.append(payload["ts"])
-        self.price.append(payload["price"])
-        self.mean.extend(payload["mean"])
-
-    def done(self, *, differences: bool) -> OneInstrument:
-        price = np.array(self.price)
-        mean = np.array(self.mean).reshape(len(price), -1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            forecast = mean - price[:, None] if differences else np.log(mean) - np.log(price)[:, None]
-        return OneInstrument(np.array(self.ts), price, np.array(self.session), forecast, differences)
-
-
 def run(spec: ModelSpec, step: Any, rules: Rules, paths: Sequence[Path], listen: Callable[[int], None]) -> Forecasts:
     """Run the readable ticks of files through a pipeline.
 
@@ -186,34 +141,25 @@ def run(spec: ModelSpec, step: Any, rules: Rules, paths: Sequence[Path], listen:
     """
     pipeline = Pipeline(spec, step, rules, PipelineOptions(LIMITS))
     pipeline.assign(0)
-    found, growing = Forecasts(), dict[str, _Growing]()
-    for records in _batches(paths):
-        batch = pipeline.advance(records)
-        found.tick_count += len(records)
+    found, recorder = Forecasts(), Recorder(spec.horizons, differences=spec.prices_may_be_negative)
+    ticks = good_ticks(paths)
+    while chunk := list(islice(ticks, BATCH_TICKS)):
+        quotes = {f"{TOPIC}-0-{found.tick_count + at}": "bid" in tick for at, tick in enumerate(chunk)}
+        batch = pipeline.advance(list(_records(chunk, found.tick_count)))
+        found.tick_count += len(chunk)
         for message in batch.forecasts:
             payload = orjson.loads(message.value or b"")
-            name = payload["instrument"]
-            if name not in growing:
-                growing[name] = _Growing()
-            growing[name].add(payload)
+            recorder.add(payload, quote=quotes[payload["id"]])
         for letter in batch.dead_letters:
             _count(found.dead_letters, letter)
         listen(found.tick_count)
-    differences = spec.prices_may_be_negative
-    found.by_instrument = {name: growing[name].done(differences=differences) for name in sorted(growing)}
+    found.by_instrument = {tape.instrument: tape for tape in recorder.tapes()}
     return found
 
 
-def _batches(paths: Sequence[Path]) -> Iterator[list[InputRecord]]:
-    records = (
-        InputRecord(
-            topic="ticks", partition=0, offset=offset, timestamp=-1, key=tick["instrument"].encode(),
-            value=orjson.dumps(tick),
-        )
-        for offset, tick in enumerate(good_ticks(paths))
-    )  # fmt: skip
-    while batch := list(islice(records, BATCH_TICKS)):
-        yield batch
+def _records(ticks: Sequence[Mapping[str, Any]], start: int) -> Iterator[InputRecord]:
+    for offset, tick in enumerate(ticks, start):
+        yield InputRecord(TOPIC, 0, offset, timestamp=-1, key=tick["instrument"].encode(), value=orjson.dumps(tick))
 
 
 def _count(letters: dict[str, Letters], letter: Any) -> None:

@@ -43,7 +43,7 @@ REFUSED = register(
         measures="share of the readable ticks that become dead letters, by reason (crossed and late ones apart)",
         limit=0.0,
         problem_limit=0.01,
-        remedy="the README's table of reasons says what each means; mend the producer, or drop these rows",
+        remedy="docs/messages.md says what each reason means; mend the producer, or drop these rows",
     )
 )
 CROSSED = register(

@@ -47,11 +47,6 @@ class Estimate:
         """True only where the whole interval is below zero: worse than the naive forecast, and not by chance."""
         return self.high < 0
 
-    @property
-    def above_zero(self) -> bool:
-        """True only where the whole interval is above zero."""
-        return self.low > 0
-
 
 def drawn(
     squares: Sequence[tuple[F64, int]],

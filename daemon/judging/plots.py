@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -83,17 +83,6 @@ def lines(
     return drawn()
 
 
-def learning_curve(train: Line, validation: Line, *, best_x: float, x: str = "epoch", y: str = "loss") -> str:
-    """Draw the training and the validation curve, and mark the epoch that was kept."""
-    with axes_for(x, y) as (axes, drawn):
-        axes.axvline(best_x, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=f"kept: {x} {best_x:g}")
-        _draw_line(axes, train, SERIES[0])
-        _draw_line(axes, validation, SERIES[1])
-        axes.xaxis.set_major_locator(_whole_numbers())
-        _finish(axes, entries=3)
-    return drawn()
-
-
 def bars(
     names: Sequence[str],
     groups: Sequence[Bars],
@@ -126,18 +115,6 @@ def bars(
         axes.tick_params(axis="x", length=0)
         axes.grid(visible=False, axis="x")
         _finish(axes, percent_y=percent, entries=len(groups) + bool(level_label), half=half)
-    return drawn()
-
-
-def reliability(levels: ArrayLike, observed: Sequence[Line], *, x: str, y: str) -> str:
-    """Draw observed against promised shares; on the diagonal they are equal."""
-    with axes_for(x, y, size=HALF) as (axes, drawn):
-        edge = np.asarray(levels, np.float64)
-        low, high = float(edge.min()), float(edge.max())
-        axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="as promised")
-        for colour, line in zip(_cycle(), observed):  # noqa: B905 - the colours never end
-            axes.plot(line.x, line.y, color=colour, linewidth=1.6, marker="o", markersize=4, label=line.label)
-        _finish(axes, percent_x=True, percent_y=True, entries=len(observed) + 1, half=True)
     return drawn()
 
 
@@ -209,22 +186,14 @@ def _draw_line(axes: Axes, line: Line, colour: str) -> None:
     )
 
 
-def _finish(axes: Axes, *, entries: int, percent_x: bool = False, percent_y: bool = False, half: bool = False) -> None:
+def _finish(axes: Axes, *, entries: int, percent_y: bool = False, half: bool = False) -> None:
     from matplotlib.ticker import FuncFormatter
 
-    if percent_x:
-        axes.xaxis.set_major_formatter(FuncFormatter(_percent))
     if percent_y:
         axes.yaxis.set_major_formatter(FuncFormatter(_percent))
     if entries > 1:
         columns = 2 if half and entries > 2 else min(entries, 6)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, scatterpoints=3)
-
-
-def _whole_numbers() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(integer=True)
 
 
 def _percent(value: float, place: int | None = None) -> str:

@@ -79,14 +79,11 @@ def r2(move: F64, forecast: F64, horizon: int) -> Estimate:
     return Estimate(value, low, high, error, len(move))
 
 
-def mse_skill(move: F64, forecast: F64) -> float:
-    """Return 1 - MSE over the MSE of persistence: R2 without its interval."""
-    return _skill(np.square, *_known(move, forecast))
-
-
 def mae_skill(move: F64, forecast: F64) -> float:
     """Return 1 - MAE over the MAE of persistence; below 0 is common where most prices do not move at all."""
-    return _skill(np.abs, *_known(move, forecast))
+    move, forecast = _known(move, forecast)
+    naive = _mean(np.abs(move))
+    return 1 - _mean(np.abs(move - forecast)) / naive if naive > 0 else nan
 
 
 def pinball(move: F64, quantile: F64, level: float) -> float:
@@ -232,11 +229,6 @@ def _influence(move: F64, forecast: F64) -> tuple[float, F64]:
         return nan, np.full(len(move), nan)
     ratio = float(squared_error.mean()) / spread
     return 1 - ratio, -(squared_error - ratio * squared_move) / spread
-
-
-def _skill(loss: np.ufunc, move: F64, forecast: F64) -> float:
-    naive = _mean(loss(move))
-    return 1 - _mean(loss(move - forecast)) / naive if naive > 0 else nan
 
 
 def _known(*columns: F64) -> tuple[F64, ...]:

@@ -48,6 +48,7 @@ Engine = Literal["auto", "numpy", "tensorflow"]
 MANIFEST, PROGRAM, WEIGHTS, GOLDEN, KERAS, ID = (
     "manifest.json", "program.json", "weights.npz", "golden.npz", "model.keras", "id",
 )  # fmt: skip
+FILES = (MANIFEST, PROGRAM, WEIGHTS, GOLDEN, KERAS, ID)
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,6 +228,10 @@ def _check_present(path: Path) -> None:
         raise BundleError(f"{path} holds no bundle; set [model] bundle to one, or make one with `tickcast train`")
     if missing:
         raise BundleError(f"{path}: {', '.join(missing)} missing; {REMEDY}")
+    # A volume of Kubernetes links its files too, but within the folder.
+    strays = [name for name in FILES if not (path / name).resolve().is_relative_to(path.resolve())]
+    if strays:
+        raise BundleError(f"{path / strays[0]} leads out of the bundle's folder; put the file itself there")
 
 
 def _parse_manifest(path: Path, content: Any) -> Manifest:

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from daemon.errors import BundleError
 #: Far above any recurrent model of ticks (2 x LSTM(64) has 0.2 MB), far below what hurts.
 ARRAYS_BYTES_MAX = 512 * 1024**2
 TEXT_BYTES_MAX = 4 * 1024**2
+#: A layer has three or four.
+ARRAYS_MAX = 8192
 
 
 def read_text(file: Path) -> str:
@@ -57,18 +59,28 @@ def read_arrays(file: Path) -> dict[str, NDArray[Any]]:
     BundleError : if it is none, too large, compressed, or holds Python objects
     """
     try:
+        if file.stat().st_size > ARRAYS_BYTES_MAX:
+            raise BundleError(f"{file} has more than {ARRAYS_BYTES_MAX} bytes; this is no bundle of ours")
         with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > ARRAYS_BYTES_MAX:
-                raise BundleError(f"{file} holds more than {ARRAYS_BYTES_MAX} bytes; this is no bundle of ours")
+            _check_members(file, archive.infolist())
         with np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
     except (OSError, ValueError, EOFError, KeyError, MemoryError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise BundleError(f"cannot read arrays from {file}: {error}") from error
+        raise BundleError(f"cannot read arrays from {file}: {str(error).partition(chr(10))[0]}") from error
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
             raise BundleError(f"{file}: {name} is no array of numbers")
     return arrays
+
+
+def _check_members(file: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuse what can unpack to more than it is, or says two things under one name; `np.savez` writes neither."""
+    if len(members) > ARRAYS_MAX or sum(member.file_size for member in members) > ARRAYS_BYTES_MAX:
+        raise BundleError(f"{file} holds more than {ARRAYS_BYTES_MAX} bytes or {ARRAYS_MAX} arrays; no bundle of ours")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise BundleError(f"{file} is compressed, which no bundle of ours is")
+    if len({member.filename for member in members}) < len(members):
+        raise BundleError(f"{file} holds two arrays of one name; this is no bundle of ours")
 
 
 def write_json(file: Path, content: object) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from daemon.core.features import parse_feature
 from daemon.core.spec import Column, Missing, ModelSpec, Output
 from daemon.model.rollout import Future, Rollout, check_rollout, rolled_outputs
 
@@ -20,6 +22,13 @@ WINDOW_NUMBERS_MAX = 16_384
 #: Furthest tick of a roll-out: each costs a run of the model.
 AHEAD_MAX = 1000
 OUTPUTS_MAX = 64
+#: A year of seconds is 31 million ticks; nothing of ticks can be forecast so far ahead.
+HORIZON_MAX = 1_000_000
+#: What the names of features are made of. The length bounds how deep their transforms lie in each other.
+FEATURE = re.compile(r"[a-z0-9_:]{1,200}")
+#: Standard deviations whose squares and quotients are numbers; prices lie far within.
+STD_MIN, STD_MAX = 1e-30, 1e30
+VOLATILITY_MAX = 1e3
 
 
 class Manifest(BaseModel):
@@ -47,7 +56,7 @@ class Manifest(BaseModel):
     #: Ticks ahead that the roll-out publishes.
     horizons: tuple[int, ...] = ()
     #: Standard deviation of one-tick log returns that a new instrument starts from.
-    volatility_prior: float = Field(1e-4, gt=0)
+    volatility_prior: float = Field(1e-4, gt=0, le=VOLATILITY_MAX)
     #: Ticks of the golden sequence that conversion makes: long enough for a wrong state to show.
     golden_steps: int = Field(128, ge=64, le=4096)
     #: Mean over the outputs of their variance on the validation part, in output units; None where nobody measured it.
@@ -57,20 +66,23 @@ class Manifest(BaseModel):
 
     @field_validator("columns")
     @classmethod
-    def _columns_have_scales(cls, columns: tuple[Column, ...]) -> tuple[Column, ...]:
-        for column in columns:
-            if not column.feature:
-                raise ValueError("a column has no feature name")
-            if not column.std > 0:
-                raise ValueError(f"column {column.feature}: std must be above 0, found {column.std}")
+    def _columns_are_usable(cls, columns: tuple[Column, ...]) -> tuple[Column, ...]:
+        for index, column in enumerate(columns):
+            if not FEATURE.fullmatch(column.feature):
+                raise ValueError(f"column {index}: {column.feature[:40]!r} is no name of a feature")
+            if not STD_MIN <= column.std <= STD_MAX:
+                raise ValueError(f"column {column.feature}: std must be above 0, of a usual size, found {column.std}")
+            parse_feature(column.feature)
         return columns
 
     @field_validator("outputs")
     @classmethod
     def _outputs_are_usable(cls, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
         for index, output in enumerate(outputs):
-            if output.horizon < 1:
-                raise ValueError(f"output {index}: horizon must be at least 1 tick, found {output.horizon}")
+            if not 1 <= output.horizon <= HORIZON_MAX:
+                raise ValueError(
+                    f"output {index}: horizon must be at least 1 tick and at most {HORIZON_MAX}, found {output.horizon}"
+                )
             if output.scale == 0:
                 raise ValueError(f"output {index}: a scale of 0 makes every forecast the same")
             if output.residual_variance is not None and output.residual_variance < 0:

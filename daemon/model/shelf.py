@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from daemon.errors import BundleError
 from daemon.model import folder
-from daemon.model.bundle import ID, Bundle
+from daemon.model.bundle import FILES, ID, Bundle
 
 #: Folders that are looked at for an id; a shelf of more is no shelf of ours.
 FOLDERS_MAX = 1000
@@ -56,7 +55,9 @@ class Shelf:
         except OSError as error:
             raise BundleError(f"cannot make {self._bundles}: {error.strerror}; set [model] bundles") from error
         with folder.replacing(path, replace=True) as draft:
-            shutil.copytree(bundle.path, draft, dirs_exist_ok=True)
+            for name in FILES:
+                if (bundle.path / name).is_file():
+                    folder.copy(bundle.path / name, draft / name)
             Bundle.load(draft)
         return path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from kafka.errors import (
     NotCoordinatorError,
 )
 
-from daemon.errors import AccessDenied, BrokerUnavailable
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_client import connect, translate
 
@@ -38,15 +36,7 @@ def admin_client(connection: Connection, wait_seconds: float = WAIT_SECONDS) -> 
     ------
     BrokerUnavailable, AccessDenied, TopicError
     """
-    try:
-        admin = connect(KafkaAdminClient, connection, wait_seconds)
-    except BrokerUnavailable as error:
-        if connection.security.get("sasl_mechanism") and _accepts_connections(connection):
-            raise AccessDenied(
-                f"{connection.bootstrap_servers} accepts connections, but no login within {wait_seconds:g} s; "
-                "check [kafka.security] protocol, mechanism, username and password"
-            ) from error
-        raise
+    admin = connect(KafkaAdminClient, connection, wait_seconds)
     try:
         yield admin
     except KafkaError as error:
@@ -85,19 +75,3 @@ def describe_group(admin: KafkaAdminClient, group_id: str) -> dict[str, Any]:
         return group
 
     return coordinated(ask)
-
-
-def _accepts_connections(connection: Connection) -> bool:
-    """Whether any of the brokers is there at all.
-
-    kafka-python 3.0.12 drops what arrives together with the end of a connection, and a broker that refuses a login says
-    so and hangs up: on a busy machine the refusal was lost every time for 60 s and looked like an absent broker.
-    """
-    for server in connection.bootstrap_servers.split(","):
-        host, _, port = server.strip().rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
-        except (OSError, ValueError):
-            continue
-        return True
-    return False

@@ -15,7 +15,8 @@ from daemon.cli.doctor import app
 from daemon.core.spec import Column, Output
 from daemon.doctor.bundle import examine_bundle, state_worth
 from daemon.doctor.finding import Report, Skipped
-from daemon.doctor.running import Forecasts, OneInstrument
+from daemon.doctor.running import Forecasts
+from daemon.judging.tape import Tape
 from daemon.model.bundle import Bundle, write_bundle
 from daemon.model.manifest import Manifest
 from daemon.model.ops import Dense
@@ -157,7 +158,9 @@ def forecasts(gain: float, seed: int = 9) -> Forecasts:
     price = 100 * np.exp(np.cumsum(moves))
     expected = gain * np.append(moves[1:], 0.0) + 0.1 * noise
     ts = START + np.arange(4001) * 10**9
-    return Forecasts(4001, {"A": OneInstrument(ts, price, np.ones(4001, np.int64), expected[:, None], False)})
+    mean, unknown = (price * np.exp(expected))[:, None], np.full((4001, 1), np.nan)
+    session, quoted = np.zeros(4001, np.intp), np.ones(4001, np.bool_)
+    return Forecasts(4001, {"A": Tape("A", (1,), ts, price, session, quoted, mean, unknown, unknown)})
 
 
 def test_a_state_that_is_carried_for_nothing(tmp_path):

@@ -6,6 +6,8 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Timer
@@ -78,7 +80,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def demo(folder: Path, request: pytest.FixtureRequest) -> Iterator[Demo]:
-    made = Demo(folder, "--bundle", "bundle", "--seconds", request.param)
+    made = Demo(folder, "--bundle", "bundle", "--page-port", "0", "--seconds", request.param)
     yield made
     made.close()
 
@@ -96,11 +98,17 @@ def assert_balanced(result: dict[str, Any], ticks_min: int) -> None:
 @pytest.mark.parametrize("demo", ["8"], indirect=True)
 def test_every_tick_of_the_demo_has_one_outcome(demo: Demo) -> None:
     demo.await_line("market")
-    assert len(demo.children) >= 2  # a broker and a daemon
+    assert len(demo.children) >= 3  # a broker, a daemon and the page
+    (line,) = (line for line in demo.lines if line.startswith("page"))
+    address = line.removeprefix("page     live at ")
+    with urllib.request.urlopen(address, timeout=PATIENCE_SECONDS) as answer:
+        assert b"<title>tickcast live</title>" in answer.read()
     code, result = demo.end()
     assert (code, demo.errors) == (0, "")
     assert_balanced(result, ticks_min=800)
     assert demo.left_running() == []
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(address, timeout=PATIENCE_SECONDS)
 
 
 @pytest.mark.kafka

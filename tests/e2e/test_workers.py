@@ -183,9 +183,9 @@ def two_free_ports() -> int:
 
 
 def free_port_is(port: int) -> bool:
-    from daemon.dev.broker import _is_free
+    from daemon.dev.broker import is_free
 
-    return _is_free(port)
+    return is_free(port)
 
 
 def runs(pid: int) -> bool:

@@ -24,7 +24,6 @@ NASTY = "<script>alert('$x$')</script> & \"A\""
 def figures() -> dict[str, str]:
     rng = np.random.default_rng(0)
     x, y = np.arange(5000.0), rng.standard_normal(5000).cumsum()
-    curve = [plots.Line(name, range(1, 9), np.exp(-np.arange(8) / 3)) for name in ("training", "validation")]
     return {
         "lines": plots.lines(
             [plots.Line(NASTY, x, y, y - 1, y + 1)], x="seconds", y=NASTY, level=0, level_label="none"
@@ -32,9 +31,7 @@ def figures() -> dict[str, str]:
         "horizons": plots.lines(
             [plots.Line("A", [1, 10], [0.1, np.nan])], x="ticks", y="R²", percent=True, log_x=True, ticks_x=[1, 10]
         ),
-        "curve": plots.learning_curve(*curve, best_x=3),
         "bars": plots.bars([NASTY, "B"], [plots.Bars("1 tick", [0.1, np.nan], [0.0, np.nan], [0.2, np.nan])], y="R²"),
-        "reliability": plots.reliability([0.05, 0.95], [plots.Line("1", [0.05, 0.95], [0.1, 0.9])], x="a", y="b"),
         "scatter": plots.scatter(y[:200], y[1:201], x="forecast", y="outcome"),
         "empty": plots.scatter(np.empty(0), np.empty(0), x="forecast", y="outcome"),
         "fans": plots.price_fans(
@@ -98,7 +95,7 @@ def test_ids_are_unique_in_a_page_and_every_reference_is_held():
     assert {link[1:] for link in names.links} | set(re.findall(r"url\(#([^)]+)\)", html)) == set(names.ids)
 
 
-@pytest.mark.parametrize("name", ["lines", "horizons", "curve", "bars", "reliability", "scatter", "empty", "fans"])
+@pytest.mark.parametrize("name", ["lines", "horizons", "bars", "scatter", "empty", "fans"])
 def test_figures_leave_their_colours_to_the_page_and_keep_text_as_text(name: str):
     svg = figures()[name]
     assert re.findall(r"#[0-9a-fA-F]{6}\b", re.sub(r'(url\(#|"#|id=")[^")]*', "", svg)) == []

@@ -1,4 +1,4 @@
-"""docs/questions.md: what it shows of the probe is what the probe says, and its commands exist."""
+"""docs/questions.md: what it shows of the probe is what the probe says."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 
 from bench.questions import run_probe, write_gold_predictor
-from daemon.cli import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "questions.md"
 #: Figures of time and memory, and what only luck decides, differ from run to run.
@@ -29,15 +27,3 @@ def test_the_sample_is_what_the_command_prints(tmp_path):
 
 def without_figures(text):
     return CHANGING.sub("", text)
-
-
-def test_commands_and_options_on_the_page_exist():
-    known = get_command(main.app).commands
-    found = re.findall(r"(?:^    |`)tickcast (\w+) ?([^`\n]*)", PAGE.read_text("utf-8"), re.MULTILINE)
-    assert {"probe", "convert", "doctor", "train"} <= {name for name, _ in found}
-    for name, rest in found:
-        command = known[name]
-        if hasattr(command, "commands"):
-            command = command.commands[rest.split()[0]]
-        options = {option for parameter in command.params for option in parameter.opts}
-        assert set(re.findall(r"--[\w-]+", rest)) <= options, f"{name} {rest}"

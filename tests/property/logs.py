@@ -11,6 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from daemon.core.intake import OrderLimits
+from daemon.core.kept_scores import pack
 from daemon.core.pipeline import Batch, Pipeline
 from daemon.core.records import InputRecord
 from daemon.core.sessions import Boundaries, Field, Gap, Never, Rules, Table
@@ -157,7 +158,8 @@ def remembered(made: Pipeline) -> list[Any]:
     kept = []
     for partition in made.partitions:
         for instrument in made._partitions[partition]:
-            names = set(instrument.__slots__) - {"slot", "batch", "chain"}
+            names = set(instrument.__slots__) - {"slot", "batch", "chain", "scores", "packed_scores"}
             facts = {name: getattr(instrument, name) for name in sorted(names)}
+            facts["scores"] = pack(instrument.scores) if instrument.scores else instrument.packed_scores
             kept.append((partition, facts, made._table._rows[instrument.slot].tobytes()))
     return kept

@@ -17,7 +17,7 @@ from daemon.core.pin import Pin
 from daemon.core.records import InputRecord
 from daemon.errors import BundleError, TransactionFailed
 from daemon.health import Health
-from daemon.metrics import Metrics, Watch
+from daemon.metrics import Metrics
 from daemon.phases import Phase, Phases
 from daemon.pins import PinFollower
 from daemon.recovery import Recovery
@@ -29,6 +29,7 @@ from daemon.transport.memory import MemoryReader, MemorySink, MemorySource
 from daemon.transport.memory_group import Membership
 from daemon.transport.memory_log import MemoryLog
 from daemon.transport.port import Outgoing, Polled, Readable
+from daemon.watched import Watch
 from tests.property.logs import SPEC
 from tests.simulation.market import pipeline
 

@@ -22,7 +22,7 @@ from daemon.core.sessions import Gap, Rules
 from daemon.core.snapshot import Snapshot, decode, encode, encode_reset
 from daemon.errors import TickcastError
 from daemon.health import Health
-from daemon.metrics import Metrics, Watch
+from daemon.metrics import Metrics
 from daemon.recovery import Recovery
 from daemon.resume import Terms
 from daemon.service import LoopOptions, Service
@@ -36,6 +36,7 @@ from daemon.tools.verdict import Findings, total
 from daemon.transport.memory import MemoryReader, MemorySink, MemorySource
 from daemon.transport.memory_log import MemoryLog, Point
 from daemon.transport.port import Outgoing
+from daemon.watched import Watch
 from schemas import HEADER_PREFIX, ResetCause, TickDecoder
 from tests.ticks import OUTPUTS, at, pipeline, raw
 

@@ -33,6 +33,7 @@ LAYERS: dict[str, int] = {
     "daemon.training": 6,
     "daemon.doctor": 6,
     "daemon.tools": 6,
+    "daemon.web": 6,
     "daemon.dev": 6,
     "daemon.cli": 7,
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from daemon.core.canary import Probe
 from daemon.core.pipeline import Batch
 from daemon.core.records import Message
-from daemon.dev.tables import TABLES, filled
 from daemon.errors import SettingsError
 from daemon.health import Health, HealthServer
-from daemon.metrics import BatchHistogram, Metrics, Watch
-from daemon.spread import FEWEST, OTHER, WINDOW, PredictionSpread
+from daemon.histogram import BatchHistogram
+from daemon.metrics import Metrics
+from daemon.spread import FEWEST, WINDOW, PredictionSpread
+from daemon.watched import Watch
 from schemas import Reason, ResetCause
 
 
@@ -99,18 +99,6 @@ def test_a_constant_forecast_shows_as_collapsed() -> None:
     assert found["tickcast_collapsed_instruments", ()] == 1
 
 
-def test_five_thousand_instruments_leave_the_series_bounded() -> None:
-    registry = CollectorRegistry()
-    spread = PredictionSpread(1, instruments_max=50)
-    metrics = Metrics(registry, Watch(spread, validation_variance=1.0))
-    rng = np.random.default_rng(0)
-    names = [f"I{i % 5000}" for i in range(5000 * FEWEST)]
-    metrics.committed(batch_of(names, rng.standard_normal((len(names), 1))), now=0)
-    labelled = [labels for name, labels in samples(registry) if name == "tickcast_prediction_variance"]
-    assert len(labelled) == 51
-    assert (OTHER,) in labelled
-
-
 def test_given_up_partitions_disappear_from_the_lag() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry, Watch(PredictionSpread(1, 1)))
@@ -147,10 +135,3 @@ def get(port: int, path: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
-
-
-@pytest.mark.parametrize("document", ["README.md", "docs/bring-your-own-model.md"])
-def test_the_tables_of_documents_are_those_of_the_code(document: str) -> None:
-    path = Path(__file__).parents[2] / document
-    text = path.read_text("utf-8")
-    assert filled(text, TABLES[path.name]) == text, f"run: python -m daemon.dev.tables {document}"

@@ -40,6 +40,18 @@ def test_time_lost_with_work_is_made_up_for():
     assert due_times(1, work_seconds=0.75) == [0, 1, 1.75, 4]
 
 
+def test_the_pace_begins_with_the_first_tick_however_long_it_took_to_make():
+    clock, times = Clock(), []
+
+    def ticks():
+        clock.wait(3)
+        yield from ({"ts": second * SECOND} for second in (0, 1, 2))
+
+    for _ in paced(ticks(), 1, now=clock.now, wait=clock.wait):
+        times.append(clock.seconds - 100.0)
+    assert times == [3, 4, 5]
+
+
 def test_a_tick_back_in_time_does_not_wait():
     clock = Clock()
     ticks = [{"ts": 5 * SECOND}, {"ts": 3 * SECOND}]

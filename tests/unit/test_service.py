@@ -14,7 +14,7 @@ from daemon.core.pipeline import Pipeline
 from daemon.core.records import Message
 from daemon.errors import BrokerUnavailable, Fenced, TooManyDeadLetters, TopicError
 from daemon.health import Health
-from daemon.metrics import Metrics, Watch
+from daemon.metrics import Metrics
 from daemon.recovery import Recovery
 from daemon.resume import Terms
 from daemon.service import LoopOptions, Service
@@ -22,6 +22,7 @@ from daemon.spread import PredictionSpread
 from daemon.transport.memory import MemoryReader, MemorySink, MemorySource
 from daemon.transport.memory_group import Refused
 from daemon.transport.memory_log import MemoryLog, Point
+from daemon.watched import Watch
 from schemas import HEADER_PREFIX, ResetCause
 from tests.ticks import OUTPUTS, at, pipeline, raw
 

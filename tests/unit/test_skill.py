@@ -11,13 +11,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from daemon.core.forecast import Forecaster
+from daemon.core.kept_scores import Pending
 from daemon.core.pipeline import Batch
-from daemon.core.scores import Pending
 from daemon.core.spec import Output
 from daemon.logs import log
-from daemon.metrics import Metrics, Watch
+from daemon.metrics import Metrics
 from daemon.skill import FEWEST, WINDOW, HorizonScores, LiveScores
 from daemon.spread import PredictionSpread
+from daemon.watched import Watch
 from tests.ticks import model
 from tests.unit.test_metrics import samples
 

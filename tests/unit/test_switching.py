@@ -20,7 +20,7 @@ from daemon.core.pipeline import Pipeline
 from daemon.core.spec import Column, ModelSpec
 from daemon.errors import BrokerUnavailable, BundleError
 from daemon.health import Health
-from daemon.metrics import Metrics, Watch
+from daemon.metrics import Metrics
 from daemon.recovery import Recovery
 from daemon.resume import Terms
 from daemon.service import LoopOptions, Service
@@ -29,6 +29,7 @@ from daemon.switching import ANEW_SECONDS, RETRY_SECONDS, Model, Stage, Switchin
 from daemon.transport.memory import MemoryReader, MemorySink, MemorySource
 from daemon.transport.memory_group import Refused
 from daemon.transport.memory_log import MemoryLog, Point
+from daemon.watched import Watch
 from schemas import ResetCause
 from tests.steps import RandomStep
 from tests.ticks import COLUMNS, OUTPUTS, at, pipeline, raw

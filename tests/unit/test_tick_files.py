@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import sys
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -165,3 +166,20 @@ def test_a_missing_file_and_an_unknown_ending_are_refused_before_anything_is_rea
 def test_parquet_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert 'pip install "tickcast[parquet]"' in complaint(write(tmp_path / "a.parquet", "x"))
+
+
+@pytest.mark.parametrize("name", ["ticks.csv.gz", "ticks.jsonl.gz"])
+def test_a_small_file_that_unpacks_to_one_line_without_end_is_refused_before_it_fills_memory(tmp_path, name):
+    file = tmp_path / name
+    with gzip.open(file, "wb") as packed:
+        packed.write(b"instrument,ts,price\n" if "csv" in name else b"")
+        for _ in range(64):
+            packed.write(b" " * 2**20)
+    assert file.stat().st_size < 2**17
+    tracemalloc.start()
+    try:
+        with pytest.raises(TickFileError, match=r"line [12]: is longer than 1048576 characters"):
+            list(read_ticks([file], in_order=False))
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()

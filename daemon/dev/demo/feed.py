@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Protocol
 
-from daemon.dev.market import Market
+from daemon.dev.market import WALK, Market
 from daemon.dev.replay import TickProducer, paced
 from daemon.errors import TickcastError, TickFileError
 from daemon.tick_files import read_ticks
@@ -47,35 +47,43 @@ class SimulatedTicks:
     Sessions and pauses are short, so that a minute shows states that reset where a session opens.
     """
 
-    past_title = "five minutes of a simulated market"
-    present_title = "simulated, 200 ticks/s; WALK is a pure random walk"
     gap_seconds = 2.0
 
-    _SETTINGS: Mapping[str, Any] = {
-        "seed": 1,
-        "instruments": 8,
-        "ticks_per_second": 200.0,
-        "session_seconds": 20.0,
-        "quiet_seconds": 3.0,
-    }
-    #: Five minutes of market: enough for skill to show, and trained in half a minute on two cores.
+    #: Five minutes of market at the usual pace: enough for skill to show, and trained in half a minute on two cores.
     _PAST_COUNT = 60_000
+
+    def __init__(self, instruments: int = 8, ticks_per_second: float = 200.0) -> None:
+        self._settings: Mapping[str, Any] = {
+            "seed": 1,
+            "instruments": instruments,
+            "ticks_per_second": ticks_per_second,
+            "session_seconds": 20.0,
+            "quiet_seconds": 3.0,
+        }
+        self.past_title = f"{self._PAST_COUNT:,} ticks of a simulated market"
+        self.present_title = f"simulated, {ticks_per_second:g} ticks/s; {WALK} is a pure random walk"
 
     def key(self) -> str:
         """Return the settings; the market is a function of them."""
-        return json.dumps({**self._SETTINGS, "count": self._PAST_COUNT})
+        return json.dumps({**self._settings, "count": self._PAST_COUNT})
 
     def past(self) -> Iterator[Tick]:
         """Yield the first ticks of the market."""
-        return islice(Market(**self._SETTINGS).ticks(), self._PAST_COUNT)
+        return islice(self._ticks(), self._PAST_COUNT)
 
     def present(self) -> Iterator[Tick]:
-        """Yield the ticks after those; the first is at the time it is asked for."""
-        later = islice(Market(**self._SETTINGS).ticks(), self._PAST_COUNT, None)
+        """Yield the ticks after those; the first is at the time it is asked for.
+
+        They have no `seq`: a market that is started again begins at the same tick, and a number that does not grow
+        makes a duplicate.
+        """
         shift = None
-        for tick in later:
+        for tick in islice(self._ticks(), self._PAST_COUNT, None):
             shift = time.time_ns() - tick["ts"] if shift is None else shift
-            yield {**tick, "ts": tick["ts"] + shift}
+            yield {name: value for name, value in tick.items() if name != "seq"} | {"ts": tick["ts"] + shift}
+
+    def _ticks(self) -> Iterator[Tick]:
+        return Market(**self._settings).ticks()
 
 
 class FileTicks:

@@ -13,31 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from daemon.web.judged import Errors
+
 #: Of a model's horizons the one nearest to this is shown: far enough for prices to move, near enough that a minute of
 #: ticks judges it many times.
 HORIZON_WANTED = 10
 #: The latency shown is the median of so many forecasts: one alone would flicker.
 LATENCY_COUNT = 50
-
-
-@dataclass
-class Errors:
-    """Sums of squared errors, in relative price, so that instruments of any price add up."""
-
-    judged_count: int = 0
-    model: float = 0.0
-    naive: float = 0.0
-
-    @property
-    def skill(self) -> float | None:
-        """1 - MSE / MSE of persistence; None while no price has moved."""
-        return 1 - self.model / self.naive if self.naive > 0 else None
-
-    def add(self, price: float, mean: float, outcome: float) -> None:
-        """Judge one forecast: made at `price`, expecting `mean`, and `outcome` came."""
-        self.judged_count += 1
-        self.model += (outcome / price - mean / price) ** 2
-        self.naive += (outcome / price - 1) ** 2
 
 
 @dataclass

@@ -20,6 +20,7 @@ from daemon.dev.child import ChildDaemon
 from daemon.dev.demo.disease import told
 from daemon.dev.demo.feed import FileTicks, SimulatedTicks, Ticks
 from daemon.dev.demo.model import KeptModel, MeasuredDisease
+from daemon.dev.demo.page import ChildPage
 from daemon.dev.demo.reader import OutcomeReader
 from daemon.dev.demo.table import Facts
 from daemon.dev.replay import TickProducer
@@ -48,6 +49,8 @@ class DemoOptions:
     fresh: bool
     #: Where broker, model and logs live.
     directory: Path
+    #: Where the live page listens; None shows none.
+    page_port: int | None
 
 
 @dataclass
@@ -106,10 +109,15 @@ def prepare(options: DemoOptions, console: Console, exits: ExitStack) -> Stage:
     create_topics(connection, topics, partitions=PARTITIONS)
     sections["kafka"] = {"bootstrap_servers": broker.bootstrap, "group_id": "tickcast-demo"}
     sections["model"] = {"bundle": str(bundle)}
+    page = None
+    if options.page_port is not None:  # it starts while the daemon does
+        page = exits.enter_context(ChildPage(directory, sections, options.page_port))
     daemon = _start_daemon(directory, sections, console, exits)
     reader = exits.enter_context(closing(OutcomeReader(connection, topics, PARTITIONS)))
     producer = TickProducer(connection, topics.ticks)
     exits.callback(_let_go, producer)
+    if page is not None:
+        console.print(f"page     {page.told()}", soft_wrap=True)
     console.print(f"market   {ticks.present_title}; Ctrl-C closes it\n")
     return Stage(ticks, broker, daemon, producer, reader)
 

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from daemon.dev.demo.ledger import Ledger
-from daemon.dev.demo.scoreboard import Errors, Row, Scoreboard
+from daemon.dev.demo.scoreboard import Row, Scoreboard
+from daemon.web.judged import Errors
 
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 5.0

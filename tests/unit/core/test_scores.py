@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from daemon.core.features import FeatureTable
+from daemon.core.kept_scores import unpack
 from daemon.core.pipeline import Batch, Pipeline
 from daemon.core.scores import PENDING_MAX, STRIDE_MAX, stride
 from daemon.core.snapshot import decode
@@ -164,7 +165,7 @@ def test_a_snapshot_of_the_default_model_stays_under_4_kib() -> None:
     for n, tick in enumerate(ticks(150, "X" * 64, session="2024-08-08")):
         made.advance(records([tick], start=n))
         (message,) = made.checkpoint(0, "0123456789ab", n + 1)
-        waiting = decode("X", message.value).instrument.scores.pending
+        waiting = unpack(decode("X", message.value).instrument.packed_scores).pending
         sizes[sum(map(len, waiting))] = len(message.value)
     assert len(FeatureTable(columns, 1e-4).start) > 30
     assert max(sizes) == 1 + 1 + 2 + 7

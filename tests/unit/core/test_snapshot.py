@@ -12,7 +12,7 @@ import pytest
 
 from daemon.core.instrument import NEVER, Instrument
 from daemon.core.intervals import Track
-from daemon.core.scores import Pending, Scores
+from daemon.core.kept_scores import Pending, Scores, unpack
 from daemon.core.snapshot import MAGIC, Snapshot, SnapshotError, decode, encode, encode_reset
 from schemas import ResetCause
 
@@ -94,9 +94,10 @@ def instrument(cells: tuple[float, ...] = (1e-8, -2.5), **facts: Any) -> Instrum
 
 def bits(snapshot: Snapshot) -> dict[str, Any]:
     """Return all that a snapshot says, floats by their bits, so that NaN equals itself and -0.0 is not 0.0."""
-    names = sorted(set(Instrument.__slots__) - {"slot", "batch", "chain", "cells", "scores"})
+    names = sorted(set(Instrument.__slots__) - {"slot", "batch", "chain", "cells", "scores", "packed_scores"})
     facts = {name: _bits(getattr(snapshot.instrument, name)) for name in names}
-    scores = snapshot.instrument.scores
+    packed = snapshot.instrument.packed_scores
+    scores = snapshot.instrument.scores or (unpack(packed) if packed else None)
     if scores is not None:
         facts["tracks"] = [tuple(map(_bits, astuple(track))) for track in scores.tracks]
         facts["waiting"] = [[tuple(map(_bits, each)) for each in waiting] for waiting in scores.pending]
@@ -161,7 +162,12 @@ def test_scores_are_kept_by_their_bits() -> None:
 
 
 def test_scores_that_hold_nothing_yet_and_none_are_not_told_apart() -> None:
-    assert decode("A", encode(REVISION, 1, instrument(scores=Scores([], [])), b"")).instrument.scores is None
+    assert not decode("A", encode(REVISION, 1, instrument(scores=Scores([], [])), b"")).instrument.packed_scores
+
+
+def test_scores_that_nobody_looked_at_are_written_again_as_they_were() -> None:
+    found = decode("A", GOLDEN_2)
+    assert encode(REVISION, 100, found.instrument, found.state.tobytes()) == GOLDEN_2
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, None, 5e-324, -1.7976931348623157e308, float("inf"), float("nan")])
