@@ -6,7 +6,6 @@ right is missing, the one question fails that needs it.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from daemon.transport.connection import Connection
 from daemon.transport.group import GroupStatus, ask_group
 from daemon.transport.kafka_hanging import held_open
 from daemon.transport.kafka_rights import may_join, may_write_as
+from daemon.transport.knock import knock
 from daemon.transport.topics import Place, TopicFacts
 
 #: How long one server is knocked at: enough for one that is busy, and a list of dead ones does not take for ever.
@@ -62,7 +62,7 @@ class Broker(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """What one bootstrap server said when it was knocked at."""
+    """What one bootstrap server said."""
 
     server: str
     #: The brokers of the cluster as it knows them; none where it did not answer.
@@ -95,10 +95,9 @@ class OpenTransaction(NamedTuple):
     forgotten: bool
 
 
-def knock(connection: Connection, seconds: float = KNOCK_SECONDS) -> list[Contact]:
-    """Ask each bootstrap server by itself, with our login."""
-    servers = [server.strip() for server in connection.bootstrap_servers.split(",")]
-    return [_knock(replace(connection, bootstrap_servers=server), seconds) for server in servers]
+def ask_servers(connection: Connection, seconds: float = KNOCK_SECONDS) -> list[Contact]:
+    """Ask each bootstrap server by itself, with our login, for the brokers of the cluster."""
+    return [_ask_server(replace(connection, bootstrap_servers=server), seconds) for server in connection.servers]
 
 
 class ClusterView:
@@ -226,29 +225,19 @@ def is_missing_codec(error: TickcastError) -> bool:
     return isinstance(error.__cause__, UnsupportedCodecError)
 
 
-def _knock(connection: Connection, seconds: float) -> Contact:
-    began, brokers, failure = time.monotonic(), [], None
+def _ask_server(connection: Connection, seconds: float) -> Contact:
+    server, began, brokers, failure = connection.bootstrap_servers, time.monotonic(), [], None
     try:
-        _require_listener(connection.bootstrap_servers, seconds)
+        if not knock(connection, seconds):
+            raise BrokerUnavailable(
+                f"no Kafka broker answers at {server}; is it running, and is [kafka] bootstrap_servers right?"
+            )
         with admin_client(connection, seconds) as admin:
             found = admin._manager.cluster.brokers()
             brokers = sorted(Broker(each.node_id, f"{each.host}:{each.port}") for each in found)
     except TickcastError as error:
         failure = error
-    return Contact(connection.bootstrap_servers, tuple(brokers), failure, time.monotonic() - began)
-
-
-def _require_listener(server: str, seconds: float) -> None:
-    """Raise where it is clear at once that no broker is there; the client would try again until its time is up."""
-    host, _, port = server.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
-    except (TimeoutError, ValueError):
-        pass  # slow, filtered, or without a port: the client tells
-    except OSError as error:
-        raise BrokerUnavailable(
-            f"nothing listens at {server} ({error}); is a broker running there, and is [kafka] bootstrap_servers right?"
-        ) from error
+    return Contact(server, tuple(brokers), failure, time.monotonic() - began)
 
 
 def _open_transactions(admin: KafkaAdminClient, places: Sequence[TopicPartition]) -> list[OpenTransaction]:

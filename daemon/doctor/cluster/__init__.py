@@ -23,7 +23,7 @@ from daemon.errors import AccessDenied, BrokerUnavailable, TickcastError, TopicE
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_hanging import OFFSETS_TOPIC, offsets_partition
 from daemon.transport.kafka_reader import KafkaReader
-from daemon.transport.kafka_view import ClusterView, Contact, knock
+from daemon.transport.kafka_view import ClusterView, Contact, ask_servers
 from daemon.transport.topics import TopicFacts
 
 #: Newest ticks read of each partition.
@@ -53,11 +53,12 @@ def examine_cluster(
     Raises
     ------
     BrokerUnavailable : none of the bootstrap servers answers
-    AccessDenied : they refuse our login
+    AccessDenied : they refuse our login, or are not to be trusted
+    SettingsError : a file with a secret cannot be read
     """
     connection = Connection.from_settings(settings.kafka)
     listen("asking the servers", None)
-    contacts = knock(connection)
+    contacts = ask_servers(connection)
     _require_one(contacts, settings.kafka.bootstrap_servers)
     view = ClusterView(connection)
     reader = KafkaReader(connection, {"ticks": settings.topics.ticks, "state": settings.topics.state})

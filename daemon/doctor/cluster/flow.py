@@ -32,7 +32,7 @@ DEAD_LETTERS = register(
         measures="share of the sampled ticks of a partition that the daemon refuses, by reason",
         limit=0.0,
         problem_limit=0.01,
-        remedy="mend the producer, or map its fields with [ticks.map]; the README says what each reason means",
+        remedy="mend the producer, or map its fields with [ticks.map]; docs/messages.md says what each reason means",
     )
 )
 KEYS = register(
