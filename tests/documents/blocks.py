@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-_FENCE = re.compile(r"^(```+)(\S*)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
+#: Also inside a list, where it is indented.
+_FENCE = re.compile(r"^( *)(```+)(\S*)\n(.*?)^\1\2$", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
 
@@ -55,7 +56,7 @@ def blocks_of(page: Path) -> list[Block]:
     """Return the fenced blocks of a page in their order."""
     text = page.read_text("utf-8")
     return [
-        Block(name_of(page), text.count("\n", 0, found.start()) + 1, found[2], found[3])
+        Block(name_of(page), text.count("\n", 0, found.start()) + 1, found[3], re.sub(f"(?m)^{found[1]}", "", found[4]))
         for found in _FENCE.finditer(text)
     ]
 

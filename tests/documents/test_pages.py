@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from daemon.cli.main import app
 from daemon.dev.drawings import pictures
-from daemon.dev.tables import TABLES, is_stale
+from daemon.dev.tables import TABLES, is_stale, metrics_table
 from tests.documents.blocks import ROOT, Block, all_blocks, anchors, documents, inline_code, links, name_of, prose_of
 from tests.documents.ways import COMING, UNRUN, NoWay, kind_of
 
@@ -59,7 +59,7 @@ def test_commands_stand_in_fenced_blocks_where_they_are_run(page: Path) -> None:
 @pytest.mark.parametrize(
     ("language", "text", "said"),
     [
-        ("sh", "docker compose up\n", "calls a program that does not run here; register it"),
+        ("sh", "podman run kafka\n", "calls a program that does not run here; register it"),
         ("sh", "tickcast status && rm -r .\n", "more than one command"),
         ("promql", "up == 0\n", "nothing says how to check promql"),
         ("", "text\n", "name a language"),
@@ -100,6 +100,13 @@ def test_tests_and_modules_that_are_named_exist(page: Path) -> None:
         if module and module[1].split(".")[0] in ("bench", "daemon", "schemas"):
             place = ROOT / module[1].replace(".", "/")
             assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), code
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_metrics_that_are_named_exist(page: Path) -> None:
+    known_names = set(re.findall(r"`(tickcast_\w+)`", "\n".join(metrics_table())))
+    named = {found for code in inline_code(page) for found in re.findall(r"^tickcast_\w+", code)}
+    assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in named} <= known_names
 
 
 def test_every_page_is_reached_from_the_readme() -> None:

@@ -30,19 +30,17 @@ PROGRAMS = frozenset({"tickcast"})
 UNRUN: Mapping[str, str] = {
     "make demo": "its command runs in tests/e2e/test_demo.py; make would install a second environment",
     "make test": "it is what runs this",
+    "acls()": "no command of Kafka here; tests/deploy/test_rights.py holds them against the table",
+    "kubectl": "no cluster here; tests/deploy/test_kubernetes.py holds the manifests against their schemas",
+    "docker compose": "no engine here; tests/e2e/test_compose_stack.py runs the services as processes",
     "tickcast probe gold.h5": "tests/model/test_questions.py holds the transcript against what it prints",
 }
 #: What other parts of the same issue bring; a test asks for an entry to go once its part is there.
 COMING: Mapping[str, str] = {
-    "tickcast watch": "the live page",
-    "docs/images/watch.png": "its screenshot",
-    "docs/operating.md": "the runbooks",
-    "docs/dashboards.md": "the dashboards",
-    "docs/rights.md": "the rights of a Kafka user",
-    "docs/threats.md": "what is trusted",
+    "docs/images/page-light.png": "a picture of the live page; python -m bench.screenshots docs/images",
 }
 #: Commands that go on until they are stopped.
-ENDLESS = frozenset({"run", "watch", "broker run"})
+ENDLESS = frozenset({"run", "watch", "market", "broker run"})
 #: Commands that work on files and settings alone.
 OFFLINE = frozenset({"backtest", "broker", "config", "doctor", "features"})
 #: Commands that want a group that stands still.
