@@ -99,7 +99,7 @@ class Stage:
     def _prepare_service(self, name: str | None, words: Sequence[str]) -> None:
         if name == "broker stop":
             self._stop()
-        if name is None or name.split()[0] in OFFLINE or (name in TENSORFLOW and "--topic" not in words):
+        if name is None or {name, name.split()[0]} & OFFLINE or (name in TENSORFLOW and "--topic" not in words):
             return
         if name in TENSORFLOW:
             self.fill_topic()

@@ -42,7 +42,7 @@ COMING: Mapping[str, str] = {
 #: Commands that go on until they are stopped.
 ENDLESS = frozenset({"run", "watch", "market", "broker run"})
 #: Commands that work on files and settings alone.
-OFFLINE = frozenset({"backtest", "broker", "config", "doctor", "features"})
+OFFLINE = frozenset({"backtest", "broker", "config", "doctor data", "doctor model", "doctor bundle", "features"})
 #: Commands that want a group that stands still.
 STOPPED = frozenset({"rewind", "state reset"})
 #: Commands that want ticks answered since the one before.
