@@ -24,7 +24,7 @@ from kafka.protocol.api_key import ApiKey
 from kafka.protocol.consumer import IsolationLevel
 
 from daemon.config import TopicSettings
-from daemon.errors import AccessDenied, TickcastError
+from daemon.errors import AccessDenied, BrokerUnavailable, TickcastError
 from daemon.transport.admin import places_of, read_topics
 from daemon.transport.admin_client import admin_client, coordinated, patiently
 from daemon.transport.admin_line import AdminLine
@@ -32,6 +32,7 @@ from daemon.transport.connection import Connection
 from daemon.transport.group import GroupStatus, ask_group
 from daemon.transport.kafka_hanging import held_open
 from daemon.transport.kafka_rights import may_join, may_write_as
+from daemon.transport.knock import knock
 from daemon.transport.topics import Place, TopicFacts
 
 #: How long one server is knocked at: enough for one that is busy, and a list of dead ones does not take for ever.
@@ -61,7 +62,7 @@ class Broker(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """What one bootstrap server said when it was knocked at."""
+    """What one bootstrap server said."""
 
     server: str
     #: The brokers of the cluster as it knows them; none where it did not answer.
@@ -94,10 +95,9 @@ class OpenTransaction(NamedTuple):
     forgotten: bool
 
 
-def knock(connection: Connection, seconds: float = KNOCK_SECONDS) -> list[Contact]:
-    """Ask each bootstrap server by itself, with our login."""
-    servers = [server.strip() for server in connection.bootstrap_servers.split(",")]
-    return [_knock(replace(connection, bootstrap_servers=server), seconds) for server in servers]
+def ask_servers(connection: Connection, seconds: float = KNOCK_SECONDS) -> list[Contact]:
+    """Ask each bootstrap server by itself, with our login, for the brokers of the cluster."""
+    return [_ask_server(replace(connection, bootstrap_servers=server), seconds) for server in connection.servers]
 
 
 class ClusterView:
@@ -225,15 +225,19 @@ def is_missing_codec(error: TickcastError) -> bool:
     return isinstance(error.__cause__, UnsupportedCodecError)
 
 
-def _knock(connection: Connection, seconds: float) -> Contact:
-    began, brokers, failure = time.monotonic(), [], None
+def _ask_server(connection: Connection, seconds: float) -> Contact:
+    server, began, brokers, failure = connection.bootstrap_servers, time.monotonic(), [], None
     try:
+        if not knock(connection, seconds):
+            raise BrokerUnavailable(
+                f"no Kafka broker answers at {server}; is it running, and is [kafka] bootstrap_servers right?"
+            )
         with admin_client(connection, seconds) as admin:
             found = admin._manager.cluster.brokers()
             brokers = sorted(Broker(each.node_id, f"{each.host}:{each.port}") for each in found)
     except TickcastError as error:
         failure = error
-    return Contact(connection.bootstrap_servers, tuple(brokers), failure, time.monotonic() - began)
+    return Contact(server, tuple(brokers), failure, time.monotonic() - began)
 
 
 def _open_transactions(admin: KafkaAdminClient, places: Sequence[TopicPartition]) -> list[OpenTransaction]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from math import isfinite
 
 import orjson
 
@@ -54,8 +55,10 @@ class Board:
         self.epoch = secrets.token_hex(4)
         self._listings: dict[str, Listing] = {}
         self._names: list[str] | None = []
-        #: Of each partition, offset -> Kafka timestamp of ticks whose forecast has not been read.
-        self._waiting: dict[int, dict[int, int]] = {}
+        #: Of each partition, offset and Kafka timestamp of the ticks behind its newest forecast.
+        self._waiting: dict[int, deque[tuple[int, int]]] = {}
+        #: Of each partition, offset of the tick whose forecast was read last.
+        self._answered: dict[int, int] = {}
         self._latencies_ms: deque[float] = deque(maxlen=LATENCY_COUNT)
         #: Per role, how many records were written in a second of Kafka's time; and the newest of these seconds.
         self._per_second: dict[Readable, Counter[int]] = {"ticks": Counter(), "forecasts": Counter()}
@@ -123,14 +126,13 @@ class Board:
         One older than that is a dead letter, or its partition is behind while others are not.
         """
         newest_ms = self.newest_ms["forecasts"] or 0
-        firsts = (next((at for at in waiting.values() if at > newest_ms), None) for waiting in self._waiting.values())
+        firsts = (next((at for _, at in waiting if at > newest_ms), None) for waiting in self._waiting.values())
         return min((at for at in firsts if at is not None), default=None)
 
     def _take_tick(self, record: Record) -> None:
-        waiting = self._waiting.setdefault(record.partition, {})
-        waiting[record.offset] = record.timestamp
-        if len(waiting) > WAITING_MAX:
-            del waiting[next(iter(waiting))]
+        if record.offset > self._answered.get(record.partition, -1):
+            waiting = self._waiting.setdefault(record.partition, deque(maxlen=WAITING_MAX))
+            waiting.append((record.offset, record.timestamp))
         try:
             tick = self._decoder.decode(record.value)
         except Rejected:  # it becomes a dead letter
@@ -153,13 +155,14 @@ class Board:
         self._touch(forecast.instrument).add(forecast, record.value, latency_ms, self._history_max())
         return True
 
-    def _settle(self, record: Record, offset: int) -> float | None:
+    def _settle(self, record: Record, answered: int) -> float | None:
         """Return how long a tick waited, None where it was not seen; the ticks before it wait for nothing any more."""
-        waiting = self._waiting.get(record.partition, {})
-        timestamp = waiting.get(offset)
-        for settled in list(_up_to(waiting, offset)):
-            del waiting[settled]
-        if timestamp is None:
+        self._answered[record.partition] = answered
+        waiting = self._waiting.get(record.partition, ())
+        offset, timestamp = -1, 0
+        while waiting and waiting[0][0] <= answered:
+            offset, timestamp = waiting.popleft()
+        if offset != answered:
             return None
         latency_ms = max(0.0, float(record.timestamp - timestamp))
         self._latencies_ms.append(latency_ms)
@@ -189,13 +192,7 @@ class Board:
 
 
 def _is_sound(forecast: Forecast) -> bool:
-    """Whether all that is said by horizon has as many values, and nothing is infinite."""
-    columns = [forecast.mean, *(each for each in (forecast.lower, forecast.upper, forecast.variance) if each)]
-    return all(len(column) == len(forecast.horizons) for column in columns) and abs(forecast.price) < float("inf")
-
-
-def _up_to(offsets: Iterable[int], last: int) -> Iterator[int]:
-    for offset in offsets:
-        if offset > last:
-            return
-        yield offset
+    """Whether all that is said by horizon has as many values, and the price is a number."""
+    count = len(forecast.horizons)
+    columns = (forecast.mean, forecast.lower, forecast.upper, forecast.variance)
+    return isfinite(forecast.price) and all(column is None or len(column) == count for column in columns)

@@ -38,9 +38,9 @@ def test_the_commands_grant_the_table_for_the_default_names() -> None:
     }
     granted = {
         (resource, name, operation)
-        for line in re.findall(r"^acls (--operation .*)$", PAGE, flags=re.MULTILINE)
-        for resource, name in re.findall(r"--(topic|group|transactional-id) (\S+)", line)
-        for operation in re.findall(r"--operation (\w+)", line)
+        for command in re.findall(r"^kafka-acls.sh (.*)$", PAGE.replace("\\\n", " "), flags=re.MULTILINE)
+        for resource, name in re.findall(r"--(topic|group|transactional-id) (\S+)", command)
+        for operation in re.findall(r"--operation (\w+)", command)
     }
     assert granted == wanted
     assert "--transactional-id tickcast/ --resource-pattern-type prefixed" in PAGE

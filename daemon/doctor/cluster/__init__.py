@@ -23,7 +23,7 @@ from daemon.errors import AccessDenied, BrokerUnavailable, TickcastError, TopicE
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_hanging import OFFSETS_TOPIC, offsets_partition
 from daemon.transport.kafka_reader import KafkaReader
-from daemon.transport.kafka_view import ClusterView, Contact, knock
+from daemon.transport.kafka_view import ClusterView, Contact, ask_servers
 from daemon.transport.topics import TopicFacts
 
 #: Newest ticks read of each partition.
@@ -53,11 +53,12 @@ def examine_cluster(
     Raises
     ------
     BrokerUnavailable : none of the bootstrap servers answers
-    AccessDenied : they refuse our login
+    AccessDenied : they refuse our login, or are not to be trusted
+    SettingsError : a file with a secret cannot be read
     """
     connection = Connection.from_settings(settings.kafka)
     listen("asking the servers", None)
-    contacts = knock(connection)
+    contacts = ask_servers(connection)
     _require_one(contacts, settings.kafka.bootstrap_servers)
     view = ClusterView(connection)
     reader = KafkaReader(connection, {"ticks": settings.topics.ticks, "state": settings.topics.state})
@@ -153,8 +154,6 @@ class _Examination:
             lambda: recovery.examine_checkpoints(self._checkpoints(), self._first(), self._topics(), reader, commands),
         )
         self._make(recovery.OF_PINS, lambda: recovery.examine_pin(self._checkpoints(), reader, commands))
-        with suppress(TickcastError):
-            self.facts["checkpoints_not_read"] = self._checkpoints().left
 
     def of_flow(self, sample: int, watch_seconds: float) -> None:
         """Read ticks meanwhile, and look at the group for the second time."""
@@ -169,10 +168,10 @@ class _Examination:
         self._make(group.CHECKS, lambda: group.examine_group(self._first(), second(), reader, commands))
         self._make(flow.OF_ARRIVALS, lambda: flow.examine_arrivals(self._ends(), ends(), reader))
         with suppress(TickcastError):
-            self.facts |= {"ticks_sampled": taken().count, "partitions_not_sampled": taken().left}
+            self.facts["ticks_sampled"] = taken().count
         with suppress(TickcastError):
             seen = second().group
-            seconds = (second().at_ms - self._first().at_ms) / 1000
+            seconds = round((second().at_ms - self._first().at_ms) / 1000, 1)
             self.facts |= {"group": seen.state.lower(), "members": len(seen.members), "seconds_between_looks": seconds}
 
     def leave_out_the_rest(self, reason: str) -> None:

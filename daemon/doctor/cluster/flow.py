@@ -14,7 +14,7 @@ from daemon.core.records import Record
 from daemon.core.spec import Column, ModelSpec, Output
 from daemon.doctor.cluster.commands import Commands
 from daemon.doctor.cluster.looks import PARTITIONS_MAX, Ends
-from daemon.doctor.finding import Check, Measurement, Outcome, judge, register, skip_all
+from daemon.doctor.finding import Check, Measurement, Outcome, judge, register, seen_in_part, skip_all
 from daemon.doctor.material import Listener
 from daemon.errors import BundleError, TickcastError
 from daemon.model.bundle import Bundle
@@ -32,7 +32,7 @@ DEAD_LETTERS = register(
         measures="share of the sampled ticks of a partition that the daemon refuses, by reason",
         limit=0.0,
         problem_limit=0.01,
-        remedy="mend the producer, or map its fields with [ticks.map]; the README says what each reason means",
+        remedy="mend the producer, or map its fields with [ticks.map]; docs/messages.md says what each reason means",
     )
 )
 KEYS = register(
@@ -119,13 +119,20 @@ class Sample:
     ticks: dict[int, list[Record]] = field(default_factory=dict)
     #: Partition -> why its ticks could not be read.
     failed: dict[int, TickcastError] = field(default_factory=dict)
-    #: Partitions that the time did not suffice for.
+    #: How many more partitions there are, that the time did not suffice for.
     left: int = 0
 
     @property
     def count(self) -> int:
         """Ticks of all partitions."""
         return sum(map(len, self.ticks.values()))
+
+    @property
+    def unread(self) -> str:
+        """Why not all partitions were read; empty where they were."""
+        if self.failed:
+            return f"{len(self.failed)} partitions cannot be read: {next(iter(self.failed.values()))}"
+        return f"{self.left} partitions could not be read within {SAMPLE_SECONDS:g} s" if self.left else ""
 
 
 def take_sample(reader: Reader, ends: Ends, per_partition: int, listen: Listener) -> Sample:
@@ -157,22 +164,18 @@ def examine_sample(sample: Sample, ends: Ends, commands: Commands) -> Iterator[O
         severity="problem" if unread else None,
     )
     if not sample.count:
-        why = "; ".join(map(str, sample.failed.values())) or "there are no ticks, or --sample 0 reads none"
-        yield from skip_all(OF_TICKS, why)
+        yield from skip_all(OF_TICKS, sample.unread or "there are no ticks, or --sample 0 reads none")
         return
     decoder, intake = tick_decoder(commands.settings), _intake(commands)
     judged = {at: list(_judged(records, decoder, intake)) for at, records in sample.ticks.items() if records}
-    yield judge(DEAD_LETTERS, [_refused(f"{topic}-{at}", outcomes) for at, outcomes in judged.items()])
-    yield judge(KEYS, [_keys(f"{topic}-{at}", outcomes) for at, outcomes in judged.items()], otherwise="none is a tick")
-    yield judge(TWO_PARTITIONS, _homes(judged), otherwise="none is a tick")
-    yield judge(
-        CLOCK_AHEAD,
-        [
-            Measurement((max(record.timestamp for record in records) - ends.at_ms) / 1000, resource=f"{topic}-{at}")
-            for at, records in sample.ticks.items()
-            if records
-        ],
-    )
+    ahead = {at: max(record.timestamp for record, _ in each) - ends.at_ms for at, each in judged.items()}
+    for outcome in (
+        judge(DEAD_LETTERS, [_refused(f"{topic}-{at}", each) for at, each in judged.items()]),
+        judge(KEYS, [_keys(f"{topic}-{at}", each) for at, each in judged.items()]),
+        judge(TWO_PARTITIONS, _homes(judged), otherwise="none of them can be read as a tick"),
+        judge(CLOCK_AHEAD, [Measurement(ms / 1000, resource=f"{topic}-{at}") for at, ms in ahead.items()]),
+    ):
+        yield seen_in_part(outcome, sample.unread)
 
 
 def examine_arrivals(first: Ends, second: Ends, reader: Reader) -> Iterator[Outcome]:

@@ -15,7 +15,7 @@ NOBODY = register(
         code="nobody_runs",
         of=("cluster",),
         severity="note",
-        title="nobody runs",
+        title="no instance runs",
         measures="members of the group",
         limit=1,
         beyond="below",
@@ -93,14 +93,14 @@ STANDSTILL_SECONDS = 10.0
 def examine_group(first: Look, second: Look, reader: Reader, commands: Commands) -> Iterator[Outcome]:
     """Judge the group by two looks at it."""
     group = second.group
-    yield judge(
-        NOBODY,
-        [Measurement(len(group.members), resource=group.group_id, detail=f"the group is {group.state.lower()}")],
-        command=commands.tickcast("run"),
-    )
+    state = "it has neither members nor offsets" if group.state == "Dead" else f"the group is {group.state.lower()}"
+    members = Measurement(len(group.members), resource=group.group_id, detail=state)
+    yield judge(NOBODY, [members], command=commands.tickcast("run"))
+    ages = {row.partition: _age(second, row, reader) for row in _most_behind(second)}
+    waiting = [_waiting(first, second, *each) for each in ages.items()]
     if not group.members:
         # Nobody is at fault for what waits: that is told, and no reason for a script to stop.
-        yield judge(WAITING, _waiting(first, second, reader), severity="note", otherwise="nothing is committed yet")
+        yield judge(WAITING, waiting, severity="note", otherwise="nothing is committed yet")
         yield from skip_all((REBALANCES, FOREIGN_MEMBERS, UNOWNED, STANDSTILL), "the group has no members")
         return
     resting = group.state not in REBALANCING
@@ -110,8 +110,9 @@ def examine_group(first: Look, second: Look, reader: Reader, commands: Commands)
     names = ", ".join(f"{member.name} ({_says(member)})" for member in foreign)
     yield judge(FOREIGN_MEMBERS, [Measurement(len(foreign), resource=group.group_id, detail=names)])
     yield _unowned(first, second) if resting else judge(UNOWNED, [], otherwise="the group is rebalancing")
-    yield judge(WAITING, _waiting(first, second, reader), otherwise="nothing is committed yet")
-    yield judge(STANDSTILL, _standing(first, second, reader), otherwise="nothing is committed yet")
+    yield judge(WAITING, waiting, otherwise="nothing is committed yet")
+    standing = [_standing(first, second, *each) for each in ages.items()]
+    yield judge(STANDSTILL, standing, otherwise="nothing is committed yet")
 
 
 def _unowned(first: Look, second: Look) -> Outcome:
@@ -122,25 +123,22 @@ def _unowned(first: Look, second: Look) -> Outcome:
     return judge(UNOWNED, [Measurement(len(ownerless), resource=second.topic, detail=detail)])
 
 
-def _waiting(first: Look, second: Look, reader: Reader) -> Iterator[Measurement]:
-    """Measure how long the next tick of each partition has been waiting."""
-    seconds = (second.at_ms - first.at_ms) / 1000
-    for row in _most_behind(second):
-        detail = f"{row.lag} behind; {first.rows[row.partition].lag} behind {seconds:.1f} s before"
-        age = _age(second, row, reader) or 0.0
-        yield Measurement(age, resource=f"{second.topic}-{row.partition}", detail=detail)
+def _waiting(first: Look, second: Look, partition: int, age: float) -> Measurement:
+    """Measure how long the next tick of a partition has been waiting."""
+    now, before, seconds = second.rows[partition], first.rows[partition], (second.at_ms - first.at_ms) / 1000
+    detail = f"{now.lag} behind; {before.lag} behind {seconds:.1f} s before"
+    return Measurement(age, resource=f"{second.topic}-{partition}", detail=detail)
 
 
-def _standing(first: Look, second: Look, reader: Reader) -> Iterator[Measurement]:
+def _standing(first: Look, second: Look, partition: int, age: float) -> Measurement:
+    """Measure how much waits in a partition that somebody owns and that has not moved."""
+    now, resource = second.rows[partition], f"{second.topic}-{partition}"
+    if not now.owner or now.committed != first.rows[partition].committed or age <= STANDSTILL_SECONDS:
+        return Measurement(0.0, resource=resource)
     seconds = (second.at_ms - first.at_ms) / 1000
-    for row in _most_behind(second):
-        before, waited, detail = first.rows[row.partition], 0, ""
-        if row.owner and row.lag and row.committed == before.committed:
-            # Behind the last tick of a transaction stands its end, which nobody answers.
-            age = _age(second, row, reader)
-            if age is not None and age > STANDSTILL_SECONDS:
-                waited, detail = row.lag, f"{row.owner} stands at {row.committed} for {seconds:.1f} s"
-        yield Measurement(waited, resource=f"{second.topic}-{row.partition}", detail=detail)
+    return Measurement(
+        now.lag or 0, resource=resource, detail=f"{now.owner} stands at {now.committed} for {seconds:.1f} s"
+    )
 
 
 def _most_behind(look: Look) -> list[PartitionStatus]:
@@ -149,12 +147,15 @@ def _most_behind(look: Look) -> list[PartitionStatus]:
     return sorted(known, key=lambda row: row.lag or 0, reverse=True)[:PARTITIONS_MAX]
 
 
-def _age(look: Look, row: PartitionStatus, reader: Reader) -> float | None:
-    """Return for how many seconds the next tick of a partition waits; None where none does."""
+def _age(look: Look, row: PartitionStatus, reader: Reader) -> float:
+    """Return for how many seconds the next tick of a partition waits; 0 where none does.
+
+    A lag alone says little: behind the last tick of a transaction stands its end, which nobody answers.
+    """
     if not row.lag or row.committed is None:
-        return None
+        return 0.0
     tick = tick_at(reader, row.partition, row.committed, look.bounds[row.partition])
-    return None if tick is None else max(look.at_ms - tick.timestamp, 0) / 1000
+    return 0.0 if tick is None else max(look.at_ms - tick.timestamp, 0) / 1000
 
 
 def _is_foreign(member: Member, topic: str) -> bool:

@@ -10,7 +10,7 @@ from daemon.core import pin as pins
 from daemon.core.marker import Marker, MarkerError
 from daemon.doctor.cluster.commands import Commands
 from daemon.doctor.cluster.looks import PARTITIONS_MAX, READ_SECONDS, Look, tick_at
-from daemon.doctor.finding import Check, Measurement, Outcome, judge, register
+from daemon.doctor.finding import Check, Measurement, Outcome, judge, register, seen_in_part
 from daemon.errors import BrokerUnavailable, BundleError, TopicError
 from daemon.model.shelf import Shelf
 from daemon.pins import PinFollower
@@ -97,8 +97,8 @@ class Checkpoints:
 
     markers: dict[int, Marker] = field(default_factory=dict)
     faults: dict[int, str] = field(default_factory=dict)
-    #: Partitions that the time did not suffice for.
-    left: int = 0
+    #: Partitions whose end an open transaction holds up, or that the time did not suffice for.
+    unread: list[int] = field(default_factory=list)
 
 
 def read_checkpoints(reader: Reader, topics: Mapping[str, TopicFacts], group_id: str) -> Checkpoints:
@@ -111,18 +111,18 @@ def read_checkpoints(reader: Reader, topics: Mapping[str, TopicFacts], group_id:
     """
     if not topics["state"].led:
         raise TopicError(f"no partition of {topics['state'].name} can be read")
-    found, partitions = Checkpoints(), topics["state"].led
-    deadline = time.monotonic() + CHECKPOINTS_SECONDS
-    for number, partition in enumerate(partitions):
+    found, deadline = Checkpoints(), time.monotonic() + CHECKPOINTS_SECONDS
+    for partition in topics["state"].led:
         if time.monotonic() > deadline:
-            found.left = len(partitions) - number
-            break
+            found.unread.append(partition)
+            continue
         try:
             marker = newest_marker(reader, partition, patience_seconds=READ_SECONDS, look_back_max=LOOK_BACK_MAX)
         except MarkerError as error:
             found.faults[partition] = str(error)
             continue
-        except BrokerUnavailable:  # held up by an open transaction, which has a check of its own
+        except BrokerUnavailable:
+            found.unread.append(partition)
             continue
         if marker is None:
             if _holds_records(reader, partition):
@@ -139,35 +139,24 @@ def examine_checkpoints(
 ) -> Iterator[Outcome]:
     """Judge what a restart would go on from."""
     state, ticks = topics["state"].name, topics["ticks"]
-    yield judge(
-        FOREIGN_STATE,
-        [Measurement(1.0, resource=f"{state}-{at}", detail=why) for at, why in found.faults.items()]
-        or [Measurement(0.0, resource=state)],
-    )
-    needed = {partition: _needed(found, look, partition) for partition in look.bounds}
-    yield judge(RECREATED, [_recreated(found, look, ticks, partition) for partition in look.bounds])
-    otherwise = "there is neither a checkpoint nor a committed offset yet"
-    known = {partition: offset for partition, offset in needed.items() if offset is not None}
-    yield judge(
-        LOST_TICKS,
-        [
-            Measurement(
-                max(look.bounds[partition].first - offset, 0),
-                resource=f"{ticks.name}-{partition}",
-                detail=f"{offset} is needed, {look.bounds[partition].first} is the first retained",
-            )
-            for partition, offset in known.items()
-        ],
-        command=commands.set_topic(ticks.name, "retention.ms", 604_800_000),
-        otherwise=otherwise,
-    )
+    unread = f"{len(found.unread)} partitions of {state} could not be read to their end in time" if found.unread else ""
+    foreign = [Measurement(1.0, resource=f"{state}-{at}", detail=why) for at, why in found.faults.items()]
+    yield seen_in_part(judge(FOREIGN_STATE, foreign or [Measurement(0.0, resource=state)]), unread)
+    recreated = [_recreated(found, look, ticks, partition) for partition in look.bounds]
+    yield seen_in_part(judge(RECREATED, recreated), unread)
+    wanted = {partition: _needed(found, look, partition) for partition in look.bounds}
+    needed = {partition: offset for partition, offset in wanted.items() if offset is not None}
+    nothing = "there is neither a checkpoint nor a committed offset yet"
+    lost = [_lost(look, *each) for each in needed.items()]
+    keep = commands.set_topic(ticks.name, "retention.ms", 604_800_000)
+    yield seen_in_part(judge(LOST_TICKS, lost, command=keep, otherwise=nothing), unread)
     retention = ticks.config.get("retention.ms")
     if retention is None:
         yield judge(OLD_CHECKPOINT, [], otherwise=f"no right to DESCRIBE_CONFIGS {ticks.name}")
         return
-    farthest = sorted(known.items(), key=lambda each: look.bounds[each[0]].stable - each[1], reverse=True)
-    ages = [_age(reader, look, ticks.name, *each, int(retention)) for each in farthest[:PARTITIONS_MAX]]
-    yield judge(OLD_CHECKPOINT, ages, command=commands.tickcast("run"), otherwise=otherwise)
+    farthest = sorted(needed.items(), key=lambda each: look.bounds[each[0]].stable - each[1], reverse=True)
+    ages = [_age(reader, look, *each, int(retention)) for each in farthest[:PARTITIONS_MAX]]
+    yield seen_in_part(judge(OLD_CHECKPOINT, ages, command=commands.tickcast("run"), otherwise=nothing), unread)
 
 
 def examine_pin(found: Checkpoints, reader: Reader, commands: Commands) -> Iterator[Outcome]:
@@ -212,8 +201,14 @@ def _recreated(found: Checkpoints, look: Look, ticks: TopicFacts, partition: int
     return Measurement(float(bool(detail)), resource=f"{ticks.name}-{partition}", detail=detail)
 
 
-def _age(reader: Reader, look: Look, topic: str, partition: int, offset: int, retention_ms: int) -> Measurement:
-    name, bounds = f"{topic}-{partition}", look.bounds[partition]
+def _lost(look: Look, partition: int, offset: int) -> Measurement:
+    first = look.bounds[partition].first
+    detail = f"{offset} is needed, {first} is the first retained"
+    return Measurement(max(first - offset, 0), resource=f"{look.topic}-{partition}", detail=detail)
+
+
+def _age(reader: Reader, look: Look, partition: int, offset: int, retention_ms: int) -> Measurement:
+    name, bounds = f"{look.topic}-{partition}", look.bounds[partition]
     tick = tick_at(reader, partition, offset, bounds) if retention_ms > 0 and offset < bounds.stable else None
     if tick is None or tick.timestamp < 0:
         return Measurement(0.0, resource=name)
