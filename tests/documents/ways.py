@@ -30,7 +30,7 @@ PROGRAMS = frozenset({"tickcast"})
 UNRUN: Mapping[str, str] = {
     "make demo": "its command runs in tests/e2e/test_demo.py; make would install a second environment",
     "make test": "it is what runs this",
-    "acls()": "no command of Kafka here; tests/deploy/test_rights.py holds them against the table",
+    "kafka-acls.sh": "no command of Kafka here; tests/deploy/test_rights.py holds them against the table",
     "kubectl": "no cluster here; tests/deploy/test_kubernetes.py holds the manifests against their schemas",
     "docker compose": "no engine here; tests/e2e/test_compose_stack.py runs the services as processes",
     "tickcast probe gold.h5": "tests/model/test_questions.py holds the transcript against what it prints",
