@@ -59,19 +59,21 @@ def knock(connection: Connection, timeout_seconds: float) -> bool:
     provider = connection.security.get("sasl_oauth_token_provider")
     if provider is not None:
         provider.prepare()
-    servers = collect_hosts(connection.servers, randomize=False)
+    refusal: AccessDenied | None = None
+    left = [(host, port) for host, port, _ in collect_hosts(connection.servers, randomize=False)]
     for patience in (min(QUICK_SECONDS, timeout_seconds), timeout_seconds):
-        refusals = []
-        for host, port, _ in servers:
+        silent = []
+        for host, port in left:
             try:
                 _Door(connection, host, port, patience).enter()
                 return True
-            except AccessDenied as refusal:
-                refusals.append(refusal)
+            except AccessDenied as error:
+                refusal = refusal or error
             except (OSError, KafkaError):  # not there, gone, or too slow
-                continue
-        if refusals:
-            raise refusals[0]
+                silent.append((host, port))
+        left = silent
+    if refusal is not None:
+        raise refusal
     return False
 
 
