@@ -11,23 +11,21 @@ import contextlib
 import signal
 import socket
 from collections.abc import AsyncIterator, Collection, Iterator
-from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Route
 
 from daemon.errors import SettingsError, TickcastError
 from daemon.logs import facts, log
 from daemon.transport.kafka_follower import KafkaFollower
 from daemon.web.board import Board
+from daemon.web.files import Files
 from daemon.web.frames import FRAME_SECONDS, Viewer
 from daemon.web.guard import Guard
 
-STATIC = Path(__file__).parent / "static"
 #: Pages open at once. Each costs a wake-up 30 times a second and one composed frame.
 VIEWERS_MAX = 32
 #: Connections at once, those that fetch files too; browsers hold up to six.
@@ -58,7 +56,7 @@ class Page:
         self._viewer_count = 0
         #: Set once the process ends.
         self.is_closing = False
-        routes = [Route("/events", self._events), Mount("/", StaticFiles(directory=STATIC, html=True))]
+        routes = [Route("/events", self._events), Route("/{path:path}", Files().answer)]
         self.app = Guard(Starlette(routes=routes), names)
 
     async def follow(self, follower: KafkaFollower) -> None:
