@@ -31,6 +31,8 @@ VIEWERS_MAX = 32
 #: Connections at once, those that fetch files too; browsers hold up to six.
 CONNECTIONS_MAX = 256
 POLL_SECONDS = 0.1
+#: Between two polls: half a frame. One poll for each fetch of the client would be hundreds of a few records a second.
+GATHER_SECONDS = FRAME_SECONDS / 2
 #: After a failure that may pass.
 RETRY_SECONDS = 1.0
 #: Streams end within a frame; this is for a page that does not read.
@@ -83,6 +85,7 @@ class Page:
             if followed.anew:
                 self._board.clear()
             self._board.take(followed.records)
+            await asyncio.sleep(GATHER_SECONDS)
 
     async def _events(self, request: Request) -> Response:
         if self._viewer_count >= VIEWERS_MAX:
