@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import kafka.codec
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import ACLOperation, ResourceType
+from kafka.admin import ACLOperation, OffsetSpec, ResourceType
 from typer.testing import CliRunner
 
 from daemon.cli.doctor import app
@@ -23,14 +23,14 @@ from daemon.core import marker as markers
 from daemon.core import pin as pins
 from daemon.core.marker import Marker
 from daemon.core.pin import Pin
-from daemon.dev.broker import start_broker
+from daemon.dev.broker import free_port, start_broker
 from daemon.dev.broker_properties import HOST
 from daemon.dev.child import ChildDaemon, to_toml
 from daemon.doctor.cluster import SAMPLE, examine_cluster
 from daemon.doctor.cluster.brokers import NEEDED, judge_requests
 from daemon.doctor.cluster.commands import Commands
 from daemon.doctor.cluster.transactions import examine_transactions
-from daemon.doctor.finding import Report, Skipped
+from daemon.doctor.finding import Finding, Report, Skipped
 from daemon.errors import AccessDenied, BrokerUnavailable
 from daemon.tools.state_topic import newest_marker
 from daemon.transport.admin import examine
@@ -61,8 +61,6 @@ class Site(NamedTuple):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    from daemon.dev.broker import free_port
-
     port, login, controller = free_port(), free_port(), free_port()
     properties = (
         AUTHORIZER
@@ -135,8 +133,6 @@ class Service:
             for topic in admin.describe_topics()
             for each in topic["partitions"]
         ]
-        from kafka.admin import OffsetSpec
-
         metrics = self.daemon.metrics()
         return {
             "ends": admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST)),
@@ -282,8 +278,8 @@ def test_missing_rights_are_told_and_leave_out_only_what_needs_them(patient: Pat
         return patient.report(watch_seconds=0.0)
 
     def lacking() -> dict[str | None, str]:
-        found_now = outcome(report(), "missing_right")
-        return {} if not hasattr(found_now, "evidence") else {each.resource: each.detail for each in found_now.evidence}
+        each = outcome(report(), "missing_right")
+        return {at.resource: at.detail for at in each.evidence} if isinstance(each, Finding) else {}
 
     expected = {
         f"topic {topics.ticks}": "READ",
@@ -355,9 +351,8 @@ def test_topics_that_are_missing_or_do_not_fit_together(misshapen: tuple[Patient
     )
     assert (unequal.measured, unequal.evidence[0].detail) == (1, "2 partitions, the ticks have 3")
     assert unequal.command == "tickcast topics grow --partitions 3 --config my.toml"
-    assert patient.topics.ticks in found(report, "small_dead_letters").evidence[0].resource.replace(
-        "dead-letters", "ticks"
-    )  # type: ignore[union-attr]
+    small = found(report, "small_dead_letters")
+    assert (small.evidence[0].resource, small.measured) == (patient.topics.dead_letters, 2_000_000 - 1_114_124)
     clear(healthy, "missing_topic")
     clear(healthy, "unequal_partitions")
     clear(healthy, "small_dead_letters")
@@ -469,7 +464,7 @@ def now_ms() -> int:
 
 
 @pytest.fixture(scope="module")
-def stopped(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Report]:
+def stopped(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Report:
     """The report on a service that was stopped for too long, on topics that others have touched meanwhile."""
     patient = Patient(site.bootstrap, tmp_path_factory.mktemp("stopped"), "stopped", partitions=6)
     ticks, ours = patient.topics.ticks, patient.group
@@ -489,8 +484,9 @@ def stopped(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Re
         patient.write_state(markers.KEY, markers.encode(each), partition)
     patient.write_state(b"A", b"no snapshot", 4)
     patient.write_state(pins.KEY, pins.encode(Pin(ours, "0123456789abcdef", "", 1, "2026-01-01T00:00:00Z")), 0)
-    yield patient.report(watch_seconds=0.0)
+    report = patient.report(watch_seconds=0.0)
     patient.close()
+    return report
 
 
 def test_offsets_and_checkpoints_that_cannot_be_gone_on_from(stopped: Report, healthy: Report):
@@ -579,7 +575,7 @@ def test_transactions_that_stand_open_and_those_that_kafka_forgot(patient: Patie
 
 
 @pytest.fixture(scope="module")
-def unruly(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Report]:
+def unruly(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Report:
     """The report on ticks of producers that do not agree, and whose clocks are wrong."""
     patient = Patient(site.bootstrap, tmp_path_factory.mktemp("unruly"), "unruly")
     begin = now_ms() - 30_000
@@ -593,8 +589,9 @@ def unruly(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rep
     patient.send(b"no json", b"A", at_ms=begin + 23_000)
     with feeding(lambda: patient.send(quote("OLD"), b"OLD", 1, now_ms() - MINUTE_MS)):
         patient.send(quote("A"), b"A", 0, now_ms() + 50_000)
-        yield patient.report(watch_seconds=1.0)
+        report = patient.report(watch_seconds=1.0)
     patient.close()
+    return report
 
 
 def test_ticks_that_would_be_dead_letters(unruly: Report, healthy: Report):
