@@ -37,7 +37,17 @@ from daemon.transport.connection import Connection
 from daemon.transport.group import read_group
 from tests.bundles import tiny_bundle
 from tests.documents.blocks import ROOT, Block, blocks_of
-from tests.documents.ways import ADDED, ENDLESS, JUDGING, OFFLINE, STOPPED, TENSORFLOW, VERDICTS, WRITES, command_name
+from tests.documents.ways import (
+    ADDED,
+    JUDGING,
+    OFFLINE,
+    STOPPED,
+    TENSORFLOW,
+    WRITES,
+    command_name,
+    exit_codes,
+    is_endless,
+)
 
 #: Four other things share the machine.
 PATIENCE_SECONDS = 120.0
@@ -71,7 +81,7 @@ class Stage:
         """Run one line of a shell block as it stands, and expect success."""
         name = command_name(command)
         self.prepare(command)
-        if name in ENDLESS:
+        if is_endless(command):
             self._begin(command, name)
             return
         done = subprocess.run(
@@ -79,7 +89,7 @@ class Stage:
             cwd=self.folder, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
             timeout=PATIENCE_SECONDS, check=False,
         )  # fmt: skip
-        assert done.returncode in VERDICTS.get((name or "").split()[0], {0}), f"{command}\n{done.stdout}{done.stderr}"
+        assert done.returncode in exit_codes(command), f"{command}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr, f"{command}\n{done.stderr}"
 
     def prepare(self, command: str) -> None:
@@ -97,9 +107,7 @@ class Stage:
         self._prepare_service(command_name(command), words)
 
     def _prepare_service(self, name: str | None, words: Sequence[str]) -> None:
-        if name == "broker stop":
-            self._stop()
-        if name is None or name.split()[0] in OFFLINE or (name in TENSORFLOW and "--topic" not in words):
+        if name in OFFLINE or "--history" in words or (name in TENSORFLOW and "--topic" not in words):
             return
         if name in TENSORFLOW:
             self.fill_topic()
@@ -121,12 +129,12 @@ class Stage:
         Ticks come in meanwhile, for who waits for some.
         """
         self.serve()
-        file, output = self.folder / "snippet.py", self.folder / "snippet.log"
+        file, output, errors = (self.folder / f"snippet.{ending}" for ending in ("py", "out", "err"))
         file.write_text(block.text.replace(ADDRESS, self.broker().bootstrap), "utf-8")
         deadline = time.monotonic() + PATIENCE_SECONDS
-        with output.open("wb") as log:
+        with output.open("wb") as out, errors.open("wb") as err:
             running = subprocess.Popen(
-                [sys.executable, "-u", str(file)], cwd=self.folder, env=self.environment(), stdout=log, stderr=log
+                [sys.executable, "-u", str(file)], cwd=self.folder, env=self.environment(), stdout=out, stderr=err
             )
         try:
             while running.poll() is None and not output.stat().st_size:
@@ -134,10 +142,9 @@ class Stage:
                 self.feed(1)
         finally:
             running.terminate()
-            running.wait(PATIENCE_SECONDS)
-        printed = output.read_text("utf-8")
-        assert "Traceback" not in printed, f"{block}\n{printed}"
-        return printed
+            code = running.wait(PATIENCE_SECONDS)
+        assert code in (0, -signal.SIGTERM), f"{block}: {errors.read_text('utf-8')}"
+        return output.read_text("utf-8")
 
     # --- the world ----------------------------------------------------------------------------------------------------
 
@@ -166,7 +173,7 @@ class Stage:
             subprocess.run(start, cwd=self.folder, env=self.environment(), check=True, capture_output=True)
             found = find_broker(self._broker_folder)
             assert found is not None
-            self._port = found.port
+        self._port = found.port
         return found
 
     def create_topics(self) -> None:
@@ -232,6 +239,8 @@ class Stage:
                 terminal.await_answer(f"http://127.0.0.1:{port}/")
             elif name == "run":
                 terminal.await_daemons(_workers(command))
+            else:
+                await_that(lambda: "market into" in str(terminal), "the market opens", terminal)
         except BaseException:
             terminal.stop()
             raise
@@ -264,7 +273,7 @@ class Terminal:
 
     def __init__(self, folder: Path, command: str, environment: Mapping[str, str]) -> None:
         self._command = command
-        self._log = folder / "terminal.log"
+        self._log = folder / f"terminal-{len(list(folder.glob('terminal-*')))}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 ["bash", "-c", f"exec {command}"], cwd=folder, env=dict(environment), stdout=log, stderr=log
@@ -337,8 +346,12 @@ def _workers(command: str) -> int:
 
 def _write_ticks(file: Path) -> None:
     market = Market(seed=1, instruments=4, ticks_per_second=400, session_seconds=3600)
+    ticks = list(islice(market.ticks(), TICKS_COUNT))
     with gzip.open(file, "wt", newline="") as out:
-        _write_table(out, list(islice(market.ticks(), TICKS_COUNT)))
+        if ".jsonl" in file.name:
+            out.writelines(json.dumps(tick) + "\n" for tick in ticks)
+        else:
+            _write_table(out, ticks)
 
 
 def _write_bars(file: Path) -> None:
@@ -384,6 +397,7 @@ def _write_bundle(seed: int) -> Callable[[Path], object]:
 #: What the documents call the reader's own files.
 MAKERS: Mapping[str, Callable[[Path], object]] = {
     "ticks.csv.gz": _write_ticks,
+    "ticks.jsonl.gz": _write_ticks,
     "bars.csv": _write_bars,
     "arrays.npz": _write_arrays,
     "gold.h5": _write_gold,

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from daemon.cli.main import app
 from tests.documents.blocks import Block, blocks_of, documents, name_of
 from tests.documents.stage import Stage, with_additions
-from tests.documents.ways import COMING, STEPS, VERDICTS, command_name, is_unrun, needs_tensorflow
+from tests.documents.ways import COMING, STEPS, exit_codes, is_unrun, needs_tensorflow
 
 
 def steps_of(page: Path, *, tensorflow: bool) -> list[tuple[Block, str]]:
@@ -72,5 +72,4 @@ def test_what_a_reader_does_with_tensorflow(page: Path, stage: Stage, monkeypatc
             if name.startswith("TICKCAST_"):
                 monkeypatch.setenv(name, value)
         result = CliRunner().invoke(app, with_additions(text).split()[1:])
-        allowed = VERDICTS.get((command_name(text) or "").split()[0], {0})
-        assert result.exit_code in allowed, f"{block}: {text}\n{result.output}\n{result.exception!r}"
+        assert result.exit_code in exit_codes(text), f"{block}: {text}\n{result.output}\n{result.exception!r}"

@@ -30,7 +30,7 @@ PROGRAMS = frozenset({"tickcast"})
 UNRUN: Mapping[str, str] = {
     "make demo": "its command runs in tests/e2e/test_demo.py; make would install a second environment",
     "make test": "it is what runs this",
-    "acls()": "no command of Kafka here; tests/deploy/test_rights.py holds them against the table",
+    "kafka-acls.sh": "no command of Kafka here; tests/deploy/test_rights.py holds them against the table",
     "kubectl": "no cluster here; tests/deploy/test_kubernetes.py holds the manifests against their schemas",
     "docker compose": "no engine here; tests/e2e/test_compose_stack.py runs the services as processes",
     "tickcast probe gold.h5": "tests/model/test_questions.py holds the transcript against what it prints",
@@ -40,9 +40,9 @@ COMING: Mapping[str, str] = {
     "docs/images/page-light.png": "a picture of the live page; python -m bench.screenshots docs/images",
 }
 #: Commands that go on until they are stopped.
-ENDLESS = frozenset({"run", "watch", "market", "broker run"})
+ENDLESS = frozenset({"market", "run", "watch"})
 #: Commands that work on files and settings alone.
-OFFLINE = frozenset({"backtest", "broker", "config", "doctor", "features"})
+OFFLINE = frozenset({"backtest", "broker start", "config check", "config show", "doctor bundle", "features"})
 #: Commands that want a group that stands still.
 STOPPED = frozenset({"rewind", "state reset"})
 #: Commands that want ticks answered since the one before.
@@ -50,13 +50,10 @@ JUDGING = frozenset({"audit"})
 #: Commands that import TensorFlow; they run in a test of their own, in one process.
 TENSORFLOW = frozenset({"convert", "doctor data", "doctor model", "probe", "train"})
 #: Options behind which stands what a command writes.
-WRITES = ("--out", "--report", "--forecasts", "--stateless")
-#: Commands whose findings are an exit code, too.
-VERDICTS: Mapping[str, frozenset[int]] = {"doctor": frozenset({0, 1})}
+WRITES = ("--out", "--report", "--forecasts", "--history", "--stateless")
 #: What a reader leaves to its default and a test cannot: ports that are free, and time.
 ADDED: Mapping[str, str] = {
     "tickcast broker start": " --port 0",
-    "tickcast broker run": " --port 0",
     "tickcast doctor data": " --budget 2",
     "tickcast doctor model": " --budget 2",
     "tickcast train": " --epochs 1 --layers 1 --units 8",
@@ -129,6 +126,15 @@ def command_name(command: str) -> str | None:
         return None
     group = hasattr(get_command(app).commands.get(words[0]), "commands")  # type: ignore[attr-defined]
     return " ".join(words[: 2 if group else 1])
+
+
+def is_endless(command: str) -> bool:
+    return command_name(command) in ENDLESS and "--history" not in command
+
+
+def exit_codes(command: str) -> tuple[int, ...]:
+    """Return the codes with which a command ends that has done what it was asked for; the doctor's 1 is a finding."""
+    return (0, 1) if (command_name(command) or "").startswith("doctor ") else (0,)
 
 
 def needs_tensorflow(block: Block, command: str) -> bool:
