@@ -56,12 +56,10 @@ class WatchCollector:
     Parameters
     ----------
     watched : returns what is looked at; another model may take over between two scrapes
-    now_ns : Unix time, ns
     """
 
-    def __init__(self, watched: Callable[[], Watch], now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, watched: Callable[[], Watch]) -> None:
         self._watched = watched
-        self._now_ns = now_ns
 
     def collect(self) -> Iterable[Metric]:
         """Yield the spread of forecasts, what the last scored ones add up to, and what goes into the model."""
@@ -73,7 +71,7 @@ class WatchCollector:
         if watch.drift is not None:
             yield from _drifts(watch.drift.columns(instruments))
         if watch.expected is not None:
-            yield _expected(watch.expected.count(instruments, self._now_ns()))
+            yield _expected(watch.expected.count(instruments, time.time_ns()))
 
 
 def _spreads(watch: Watch) -> Iterable[Metric]:

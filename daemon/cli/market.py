@@ -5,13 +5,18 @@ from __future__ import annotations
 import gzip
 import signal
 import sys
+import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
+from daemon.stopping import SIGNALS
+
+#: How long a request to stop may wait.
+LOOK_SECONDS = 0.2
 #: Times of day do not belong into a file that shall be the same every time.
 GZIP_TIME = 0
 
@@ -50,22 +55,23 @@ def _produce(
     ticks: Iterable[Mapping[str, Any]], title: str, topic: str | None, servers: str | None, config: Path | None
 ) -> None:
     from daemon.cli.topics import load
-    from daemon.dev.replay import TickProducer, paced
+    from daemon.dev.demo.feed import Feed
+    from daemon.dev.replay import TickProducer
     from daemon.transport.connection import Connection
 
     settings = load(config, servers)
     topic = topic or settings.topics.ticks
-    signal.signal(signal.SIGTERM, _interrupt)
-    producer = TickProducer(Connection.from_settings(settings.kafka), topic)
-    print(f"market into {topic}: {title}", file=sys.stderr, flush=True)
-    try:
-        for tick in paced(ticks, 1.0):
-            producer.send(tick)
-    except KeyboardInterrupt:
-        producer.flush()
-    finally:
-        producer.close()
-    print(f"{producer.acknowledged_count} ticks in topic {topic}")
+    with closing(TickProducer(Connection.from_settings(settings.kafka), topic)) as producer:
+        print(f"market into {topic}: {title}", file=sys.stderr, flush=True)
+        # A thread sends and a flag ends it: an exception in the midst of sending would leave a tick that was sent and
+        # not counted.
+        asked = _asked_to_stop()
+        feed = Feed(producer, ticks)
+        feed.start()
+        while feed.is_alive() and not asked:
+            time.sleep(LOOK_SECONDS)
+        count = feed.stop()
+    print(f"{count} ticks in topic {topic}")
 
 
 def _write(file: Path, ticks: Iterable[Mapping[str, Any]]) -> None:
@@ -82,6 +88,9 @@ def _write(file: Path, ticks: Iterable[Mapping[str, Any]]) -> None:
         raise SettingsError(f"--history {file}: cannot write it: {error.strerror}; choose another place") from error
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Treat SIGTERM as Ctrl-C."""
-    raise KeyboardInterrupt
+def _asked_to_stop() -> list[int]:
+    """Take over the signals; they arrive in the list that is returned."""
+    received: list[int] = []
+    for number in SIGNALS:
+        signal.signal(number, lambda number, frame: received.append(number))
+    return received

@@ -28,6 +28,8 @@ from daemon.transport.login import register_mechanisms
 
 register_mechanisms()
 
+#: All brokers are tried so quickly first: one that is gone and stands in front must not cost each client its patience.
+QUICK_SECONDS = 1.0
 #: A handshake or the answer to a login; other bytes than Kafka's look like a longer one.
 ANSWER_BYTES_MAX = 64 * 1024
 #: Kafka's codes for "not this mechanism" and "no login here".
@@ -47,7 +49,7 @@ def knock(connection: Connection, timeout_seconds: float) -> bool:
 
     Returns
     -------
-    answered : False where none of them answers; all of them may take `timeout_seconds` each
+    answered : False where none of them answers; those that say nothing take `timeout_seconds` each
 
     Raises
     ------
@@ -57,17 +59,21 @@ def knock(connection: Connection, timeout_seconds: float) -> bool:
     provider = connection.security.get("sasl_oauth_token_provider")
     if provider is not None:
         provider.prepare()
-    refusals = []
-    for host, port, _ in collect_hosts(connection.servers, randomize=False):
-        try:
-            _Door(connection, host, port, timeout_seconds).enter()
-            return True
-        except AccessDenied as refusal:
-            refusals.append(refusal)
-        except (OSError, KafkaError):  # not there, gone, or too slow
-            continue
-    if refusals:
-        raise refusals[0]
+    refusal: AccessDenied | None = None
+    left = [(host, port) for host, port, _ in collect_hosts(connection.servers, randomize=False)]
+    for patience in (min(QUICK_SECONDS, timeout_seconds), timeout_seconds):
+        silent = []
+        for host, port in left:
+            try:
+                _Door(connection, host, port, patience).enter()
+                return True
+            except AccessDenied as error:
+                refusal = refusal or error
+            except (OSError, KafkaError):  # not there, gone, or too slow
+                silent.append((host, port))
+        left = silent
+    if refusal is not None:
+        raise refusal
     return False
 
 

@@ -26,7 +26,7 @@ Secret = Callable[[], str]
 def secret_of(security: SecuritySettings, key: str) -> Secret | None:
     """Return what gives the secret of `key` or of ``key_file``; None where neither is set."""
     value, file = getattr(security, key), getattr(security, f"{key}_file")
-    if value is not None:
+    if value:  # an empty one, as an environment may hold, is none
         return value.get_secret_value  # type: ignore[no-any-return]
     return partial(read_secret, file, f"{key}_file") if file is not None else None
 

@@ -2,5 +2,5 @@
 
 The transport's follower reads both topics. `board` and `listing` keep what was seen within bounds, `judged` holds the
 forecasts against what came, `frames` decides what a page is sent and when. `server` puts them behind HTTP, `guard` says
-who may ask and what for. `static/` is the page itself: `app.js` joins its parts.
+who may ask and what for, `files` holds `static/`, the page itself, whose parts `app.js` joins.
 """

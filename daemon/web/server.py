@@ -11,28 +11,28 @@ import contextlib
 import signal
 import socket
 from collections.abc import AsyncIterator, Collection, Iterator
-from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Route
 
 from daemon.errors import SettingsError, TickcastError
 from daemon.logs import facts, log
 from daemon.transport.kafka_follower import KafkaFollower
 from daemon.web.board import Board
+from daemon.web.files import Files
 from daemon.web.frames import FRAME_SECONDS, Viewer
 from daemon.web.guard import Guard
 
-STATIC = Path(__file__).parent / "static"
 #: Pages open at once. Each costs a wake-up 30 times a second and one composed frame.
 VIEWERS_MAX = 32
 #: Connections at once, those that fetch files too; browsers hold up to six.
 CONNECTIONS_MAX = 256
 POLL_SECONDS = 0.1
+#: Between two polls: half a frame. One poll for each fetch of the client would be hundreds of a few records a second.
+GATHER_SECONDS = FRAME_SECONDS / 2
 #: After a failure that may pass.
 RETRY_SECONDS = 1.0
 #: Streams end within a frame; this is for a page that does not read.
@@ -58,7 +58,7 @@ class Page:
         self._viewer_count = 0
         #: Set once the process ends.
         self.is_closing = False
-        routes = [Route("/events", self._events), Mount("/", StaticFiles(directory=STATIC, html=True))]
+        routes = [Route("/events", self._events), Route("/{path:path}", Files().answer)]
         self.app = Guard(Starlette(routes=routes), names)
 
     async def follow(self, follower: KafkaFollower) -> None:
@@ -85,6 +85,7 @@ class Page:
             if followed.anew:
                 self._board.clear()
             self._board.take(followed.records)
+            await asyncio.sleep(GATHER_SECONDS)
 
     async def _events(self, request: Request) -> Response:
         if self._viewer_count >= VIEWERS_MAX:

@@ -117,6 +117,8 @@ def test_the_list_of_panels_says_what_each_shows(stage: Stage, capsys: pytest.Ca
     assert main(["--queries", stage.url]) == 0
     said = capsys.readouterr().out
     assert "- **Same input again, must be 0**: 0\n" in said
+    assert "**Dead letters**: all 16: 0/s\n" in said
+    assert said.index("up to 3.0:") < said.index("up to 10.0:") < said.index("up to +Inf:")
     for dashboard in DASHBOARDS:
         for panel in dashboard.panels:
             assert f"- **{panel.title}**: " in said

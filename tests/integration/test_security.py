@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import threading
 import time
@@ -23,6 +24,7 @@ from daemon.errors import AccessDenied, SettingsError
 from daemon.training.topic import find_ranges, read_topic
 from daemon.transport.admin_client import admin_client
 from daemon.transport.connection import Connection
+from daemon.transport.knock import knock
 from tests.bundles import tiny_bundle
 from tests.e2e.world import await_that, origin, read_topics
 from tests.integration.tool import Tool
@@ -154,6 +156,16 @@ def test_one_broker_that_refuses_does_not_keep_us_from_another(secure: SecureKaf
     servers = f"{secure.listeners['MUTUAL']},{secure.listeners['TLS']}"
     with admin_client(Connection.from_settings(KafkaSettings(bootstrap_servers=servers, security=security))) as admin:
         assert len(admin.describe_cluster()["brokers"]) == 1
+
+
+def test_a_broker_that_says_nothing_does_not_cost_the_whole_patience(secure: SecureKafka) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        servers = f"127.0.0.1:{silent.getsockname()[1]},{secure.listeners['TLS']}"
+        security = SecuritySettings(protocol="SSL", ca_file=secure.papers.ca)
+        place = Connection.from_settings(KafkaSettings(bootstrap_servers=servers, security=security))
+        began = time.monotonic()
+        assert knock(place, 300.0)
+        assert time.monotonic() - began < 100
 
 
 def test_a_token_file_is_read_for_every_login(secure: SecureKafka, tmp_path: Path) -> None:
@@ -439,6 +451,9 @@ def test_every_command_uses_the_same_door_and_tells_no_secret(
         assert {row["owner"] for row in status["partitions"]} == {"0"}
         other = tiny_bundle(tmp_path, seed=5, name="other").path
         assert json.loads(ask("audit", "--json"))
+        examined = tool.run("doctor", "cluster", "--json")
+        said.append(examined)
+        assert json.loads(examined.stdout), examined
         ask("bundle", "promote", str(other))
         assert daemon.stop() == 0
     assert json.loads(ask("state", "list", "--json"))
@@ -447,8 +462,6 @@ def test_every_command_uses_the_same_door_and_tells_no_secret(
     ask("state", "reset", "--all", "--yes")
     ask("rewind", "--to", "earliest", "--yes")
     ask("bundle", "show")
-    ask("config", "show")
-    ask("config", "check")
     settings = load_settings(tmp_path / "operator.toml")
     place = Connection.from_settings(settings.kafka)
     ranges = find_ranges(place, desk.topics.ticks, "earliest", "latest")

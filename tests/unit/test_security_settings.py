@@ -129,6 +129,13 @@ def test_secrets_come_from_the_environment_and_are_shown_to_nobody(
     assert CANARY not in "".join(everything)
 
 
+def test_an_empty_secret_in_the_environment_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKCAST_KAFKA__SECURITY__PASSWORD", "")
+    file = secret_file(tmp_path / "password", CANARY)
+    settings = load_settings(toml(tmp_path, LOGIN | {"password_file": file}))
+    assert Connection.from_settings(settings.kafka).security["sasl_plain_password"]() == CANARY
+
+
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
 def test_a_secret_file_is_read_without_its_line_end_each_time(tmp_path: Path, ending: str) -> None:
     file = secret_file(tmp_path / "password", CANARY + ending)

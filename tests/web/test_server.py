@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from daemon.config import TopicSettings
-from daemon.web.server import STATIC, VIEWERS_MAX
+from daemon.web.files import STATIC, TYPES
+from daemon.web.server import VIEWERS_MAX
 from tests.integration.tool import Tool
 from tests.kafka_fixture import make_topics, topic_names
 from tests.web.messages import payload
@@ -50,12 +51,11 @@ def test_every_answer_binds_the_browser(watch: Watch) -> None:
 
 
 def test_all_files_of_the_page_are_served_with_their_types_and_name_no_other_host(watch: Watch) -> None:
-    types = {".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css"}
     for file in sorted(STATIC.rglob("*")):
-        if file.suffix in types:
+        if file.suffix in TYPES:
             answer = watch.get("/" + file.relative_to(STATIC).as_posix())
             assert answer.status == 200
-            assert answer.headers["Content-Type"].startswith(types[file.suffix])
+            assert answer.headers["Content-Type"].startswith(TYPES[file.suffix])
             assert answer.read() == file.read_bytes()
             loaded = re.findall(rb"(?:src|href|from|import)\s*[=(]?\s*[\"']([^\"']+)", file.read_bytes())
             if "vendor" not in file.parts:
