@@ -15,7 +15,7 @@ from daemon.cli.main import app
 from daemon.dev.drawings import pictures
 from daemon.dev.tables import TABLES, is_stale, metrics_table
 from tests.documents.blocks import ROOT, Block, all_blocks, anchors, documents, inline_code, links, name_of, prose_of
-from tests.documents.ways import COMING, UNRUN, NoWay, kind_of
+from tests.documents.ways import UNRUN, NoWay, kind_of
 
 PAGES = documents()
 TEST_NAME = re.compile(r"^(tests/[\w/]+\.py)(?:::(\w+))?$")
@@ -38,8 +38,6 @@ def test_links_lead_somewhere(page: Path) -> None:
     for link in links(page):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if target.relative_to(ROOT).as_posix() in COMING:
-            continue
         assert target.exists(), f"{link}: there is no {target}"
         assert not anchor or anchor in anchors(target), f"{link}: no such heading; there are {sorted(anchors(target))}"
 
@@ -76,15 +74,10 @@ def test_every_exception_is_needed() -> None:
     assert [each for each in UNRUN if not any(command.startswith(each) for command in commands)] == []
 
 
-def test_what_was_to_come_and_has_come_is_expected_no_more() -> None:
-    come = [each for each in COMING if (ROOT / each).exists() or (each.startswith("tickcast ") and known(each))]
-    assert come == [], "delete them from COMING in tests/documents/ways.py"
-
-
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_in_running_text_exist_with_their_options(page: Path) -> None:
     for code in inline_code(page):
-        if code.startswith("tickcast ") and not any(code.startswith(each) for each in COMING):
+        if code.startswith("tickcast "):
             assert known(code), f"{page.name}: `{code}`"
 
 

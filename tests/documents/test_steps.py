@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from daemon.cli.main import app
 from tests.documents.blocks import Block, blocks_of, documents, name_of
 from tests.documents.stage import Stage, with_additions
-from tests.documents.ways import COMING, STEPS, exit_codes, is_unrun, needs_tensorflow
+from tests.documents.ways import STEPS, exit_codes, is_unrun, needs_tensorflow
 
 
 def steps_of(page: Path, *, tensorflow: bool) -> list[tuple[Block, str]]:
@@ -25,9 +25,7 @@ def steps_of(page: Path, *, tensorflow: bool) -> list[tuple[Block, str]]:
     return [
         (block, text)
         for block, text in steps
-        if needs_tensorflow(block, text) is tensorflow
-        and not is_unrun(block, text)
-        and not any(text.startswith(each) for each in COMING)
+        if needs_tensorflow(block, text) is tensorflow and not is_unrun(block, text)
     ]
 
 

@@ -35,10 +35,6 @@ UNRUN: Mapping[str, str] = {
     "docker compose": "no engine here; tests/e2e/test_compose_stack.py runs the services as processes",
     "tickcast probe gold.h5": "tests/model/test_questions.py holds the transcript against what it prints",
 }
-#: What other parts of the same issue bring; a test asks for an entry to go once its part is there.
-COMING: Mapping[str, str] = {
-    "docs/images/page-light.png": "a picture of the live page; python -m bench.screenshots docs/images",
-}
 #: Commands that go on until they are stopped.
 ENDLESS = frozenset({"market", "run", "watch"})
 #: Commands that work on files and settings alone.
