@@ -25,18 +25,17 @@ class PinFollower:
     """Reads the partition on, look by look; the first one begins at the newest marker.
 
     A pin that was written just before the newest marker, by whose writer it was not known yet, is not found so. The
-    owner of the partition reads all of it when it begins, finds the pin, and repeats it in its next marker.
+    owner of the partition reads all of it when it begins, finds the pin, and repeats it in its next marker; whoever has
+    to be sure reads all of it too (`tools.pinning.pin_in_force`).
 
     Parameters
     ----------
     reader : nobody else's, so that reading on costs nothing but what it brings
-    thorough : read the whole partition in the first look; for who has to be sure
     """
 
-    def __init__(self, reader: Reader, group_id: str, *, thorough: bool = False) -> None:
+    def __init__(self, reader: Reader, group_id: str) -> None:
         self._reader = reader
         self._group_id = group_id
-        self._look_back = () if thorough else LOOK_BACK
         self._offset: int | None = None
         #: The newest pin so far.
         self.pin: Pin | None = None
@@ -58,7 +57,7 @@ class PinFollower:
     def _begin(self) -> int:
         first, end = self._reader.bounds("state", PARTITION)
         offset = end
-        for start in sorted({max(first, end - back) for back in (*self._look_back, end - first)}, reverse=True):
+        for start in sorted({max(first, end - back) for back in (*LOOK_BACK, end - first)}, reverse=True):
             offset, met = self._read_on(start)
             if met:
                 break

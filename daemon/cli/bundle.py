@@ -195,9 +195,9 @@ class _Desk:
 
     def pin(self) -> Pin | None:
         """Return the pin in force."""
-        from daemon.pins import PinFollower
+        from daemon.tools.pinning import pin_in_force
 
-        return PinFollower(self.reader, self.group_id, thorough=True).look()
+        return pin_in_force(self.reader, self.group_id)
 
     def running(self) -> list[Running]:
         """Return what each partition runs."""

@@ -12,7 +12,7 @@ from daemon.core.marker import Marker, MarkerError
 from daemon.core.pin import PARTITION, Pin
 from daemon.core.records import Message
 from daemon.errors import BrokerUnavailable, SettingsError
-from daemon.tools.state_topic import newest_marker
+from daemon.tools.state_topic import newest_marker, read_stored
 from daemon.transport.port import Reader
 
 #: Between two looks at what runs.
@@ -47,6 +47,20 @@ def running(reader: Reader, owners: Mapping[int, str | None]) -> list[Running]:
         else:
             found.append(Running(partition, owner, marker.model or None, marker.revision, marker.next_offset))
     return found
+
+
+def pin_in_force(reader: Reader, group_id: str) -> Pin | None:
+    """Return the newest pin of a group, of the whole partition that pins stand in; None where there is none.
+
+    A pin that is overlooked would be followed by one of the same number, which the group does not heed.
+
+    Raises
+    ------
+    BrokerUnavailable : no broker answers, or an open transaction holds the end up
+    TopicError, AccessDenied
+    """
+    pin = read_stored(reader, PARTITION).pin()
+    return pin if pin is not None and pin.group_id == group_id else None
 
 
 def next_pin(group_id: str, bundle: str, before: Pin | None, ran: str) -> Pin:

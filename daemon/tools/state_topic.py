@@ -1,8 +1,8 @@
 """Looks at the state topic from outside, at any time, also while the group writes to it.
 
 A checkpoint is one transaction that ends with its marker, so what has been read counts only up to the last marker: a
-look that ends in the middle of a checkpoint shows the one before. Resets by an operator stand behind the marker and
-count as well.
+look that ends in the middle of a checkpoint shows the one before. Resets by an operator and pins stand behind the
+marker and count as well.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from daemon.core import marker as markers
+from daemon.core import pin as pins
 from daemon.core.marker import Marker
 from daemon.core.records import Record
 from daemon.core.snapshot import SnapshotError, decode
@@ -58,7 +59,7 @@ def read_stored(
                     stored.add(waiting)
                     waiting = []
         offset, end = max(offset, end), reader.bounds("state", partition)[1]
-    stored.add(record for record in waiting if _is_reset(record))
+    stored.add(record for record in waiting if record.key == pins.KEY or _is_reset(record))
     return stored
 
 

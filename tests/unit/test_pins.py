@@ -13,6 +13,8 @@ from daemon.core.pin import Pin
 from daemon.core.records import InputRecord
 from daemon.errors import BrokerUnavailable, TopicError
 from daemon.pins import LOOK_BACK, PinFollower
+from daemon.tools.pinning import message as pins_message
+from daemon.tools.pinning import pin_in_force
 from daemon.transport.memory import MemoryReader
 from daemon.transport.memory_log import MemoryLog
 from daemon.transport.port import Readable
@@ -29,11 +31,15 @@ class Reader(MemoryReader):
     def __init__(self, log: MemoryLog) -> None:
         super().__init__(log)
         self.offsets: list[int] = []
+        #: Every other read brings nothing yet.
+        self.slow = False
 
     def read(
         self, topic: Readable, partition: int, offset: int, timeout_seconds: float, max_records: int
     ) -> tuple[list[InputRecord], int]:
         self.offsets.append(offset)
+        if self.slow and len(self.offsets) % 2:
+            return [], offset
         return super().read(topic, partition, offset, timeout_seconds, max_records)
 
 
@@ -100,7 +106,15 @@ def test_one_that_wants_to_be_sure_finds_what_an_ignorant_marker_hides(topic: To
     topic.pin(ONE)
     topic.checkpoint(100)
     assert topic.follower.look() is None
-    assert PinFollower(topic.reader, "desk", thorough=True).look() == ONE
+    assert pin_in_force(topic.reader, "desk") == ONE
+    assert pin_in_force(topic.reader, "another") is None
+
+
+def test_one_that_wants_to_be_sure_takes_a_slow_answer_for_no_end(topic: Topic) -> None:
+    topic.checkpoint(3000)
+    topic.pin(ONE)
+    topic.reader.slow = True
+    assert pin_in_force(topic.reader, "desk") == ONE
 
 
 def test_only_what_is_committed_counts(topic: Topic) -> None:
@@ -111,12 +125,6 @@ def test_only_what_is_committed_counts(topic: Topic) -> None:
     assert topic.follower.look() is None
     topic.log.end(claim, committed=True)
     assert topic.follower.look() == ONE
-
-
-def pins_message(pin: Pin):
-    from daemon.tools.pinning import message
-
-    return message(pin)
 
 
 def test_pins_of_others_and_bytes_that_are_none_count_nothing(topic: Topic) -> None:
