@@ -185,7 +185,7 @@ def test_a_process_that_serves_holds_no_tensorflow_and_no_pandas():
 
 
 def test_the_program_starts_without_numpy_kafka_and_pydantic():
-    slow = {"numpy", "kafka", "pydantic", "pydantic_settings", "rich", "pandas", "exchange_calendars"}
+    slow = {"numpy", "kafka", "pydantic", "pydantic_settings", "rich", "pandas", "exchange_calendars", "uvicorn"}
     found = [
         str(each)
         for module in loaded_with("daemon.cli.main")
@@ -201,6 +201,15 @@ def test_kafka_is_known_to_the_transport_and_the_development_tools_only():
         str(each)
         for each in all_imports()
         if package_of(each) == "kafka" and not any(is_within(each.module, home) for home in homes)
+    ]
+    assert strangers == []
+
+
+def test_the_web_is_known_to_the_page_only():
+    strangers = [
+        str(each)
+        for each in all_imports()
+        if package_of(each) in ("starlette", "uvicorn") and not is_within(each.module, "daemon.web")
     ]
     assert strangers == []
 

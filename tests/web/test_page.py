@@ -77,7 +77,7 @@ class Visit:
         return self.page
 
     def _note(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
+        if message.type == "error":
             self.complaints.append(message.text)
 
     def beyond_the_network(self) -> list[str]:
