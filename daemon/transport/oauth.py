@@ -15,10 +15,12 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import weakref
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -26,7 +28,7 @@ from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from daemon.config import SecuritySettings
 from daemon.errors import AccessDenied, BrokerUnavailable, SettingsError, TickcastError
-from daemon.transport.secret_files import Secret, read_secret, secret_of
+from daemon.transport.secret_files import Secret, named, read_secret, secret_of
 
 _log = logging.getLogger(__name__)
 
@@ -42,42 +44,17 @@ RENEW_AT = 0.8
 RETRY_SECONDS = 5.0
 
 
-def token_provider(security: SecuritySettings) -> AbstractTokenProvider:
-    """Return what kafka-python asks for tokens."""
-    extensions = dict(security.extensions)
-    if security.token_file is not None:
-        return TokenSource(partial(read_secret, security.token_file, "token_file"), extensions)
-    secret = secret_of(security, "client_secret")
-    assert security.token_url is not None, "the settings were checked"
-    assert security.client_id is not None
-    assert secret is not None
-    ca_file = None if security.ca_file is None else str(security.ca_file)
-    return TokenEndpoint(security.token_url, security.client_id, secret, security.scope, ca_file, extensions)
+class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
+    """Gives tokens to kafka-python, and what else a login says."""
 
-
-class TokenSource(AbstractTokenProvider):  # type: ignore[misc]
-    """Gives the token that `read` returns, after a look at its form."""
-
-    def __init__(self, read: Secret, extensions: Mapping[str, str]) -> None:
-        self._read = read
+    def __init__(self, extensions: Mapping[str, str]) -> None:
         self._extensions = dict(extensions)
-
-    def token(self) -> str:
-        """Return a token; quick, for it is called on the client's IO thread.
-
-        Raises
-        ------
-        SettingsError : what should hold a token holds something else
-        """
-        token = self._read().strip()
-        if not TOKEN.fullmatch(token):
-            raise SettingsError("kafka.security.token_file holds no token; one line of a JWT is expected")
-        return token
 
     def extensions(self) -> dict[str, str]:
         """Return what else a login says."""
         return self._extensions
 
+    @abstractmethod
     def prepare(self) -> None:
         """Make sure that there is a token; may wait, so it is called before a client is built.
 
@@ -85,6 +62,41 @@ class TokenSource(AbstractTokenProvider):  # type: ignore[misc]
         ------
         SettingsError, AccessDenied, BrokerUnavailable
         """
+
+
+def token_provider(security: SecuritySettings) -> TokenProvider:
+    """Return what kafka-python asks for tokens."""
+    if security.token_file is not None:
+        return TokenFile(security.token_file, security.extensions)
+    secret = secret_of(security, "client_secret")
+    assert security.token_url is not None, "the settings were checked"
+    assert security.client_id is not None
+    assert secret is not None
+    ca_file = None if security.ca_file is None else str(security.ca_file)
+    return TokenEndpoint(security.token_url, security.client_id, secret, security.scope, ca_file, security.extensions)
+
+
+class TokenFile(TokenProvider):
+    """Gives the token that stands in a file now."""
+
+    def __init__(self, file: Path, extensions: Mapping[str, str]) -> None:
+        super().__init__(extensions)
+        self._file = file
+
+    def token(self) -> str:
+        """Return the token.
+
+        Raises
+        ------
+        SettingsError : the file cannot be read, or holds something else
+        """
+        token = read_secret(self._file, "token_file").strip()
+        if not TOKEN.fullmatch(token):
+            raise SettingsError(f"{named('token_file', self._file)} holds no token; one line of a JWT is expected")
+        return token
+
+    def prepare(self) -> None:
+        """Look at the file."""
         self.token()
 
 
@@ -96,10 +108,11 @@ class _Token:
     expires_at: float
 
 
-class TokenEndpoint(TokenSource):
+class TokenEndpoint(TokenProvider):
     """Asks an OAuth 2 endpoint for tokens: the grant of client credentials (RFC 6749, section 4.4).
 
-    The first question is asked by `prepare`; from then on a thread renews the token.
+    The first question is asked by `prepare`; from then on a thread renews the token, for as long as somebody holds this
+    object.
     """
 
     def __init__(
@@ -111,7 +124,7 @@ class TokenEndpoint(TokenSource):
         ca_file: str | None,
         extensions: Mapping[str, str],
     ) -> None:
-        super().__init__(self._current, extensions)
+        super().__init__(extensions)
         self._url = url
         self._client_id = client_id
         self._secret = secret
@@ -120,28 +133,35 @@ class TokenEndpoint(TokenSource):
         self._token: _Token | None = None
         self._starting = threading.Lock()
 
-    def prepare(self) -> None:
-        """Ask for the first token; later calls find it."""
-        with self._starting:
-            if self._token is None:
-                self._token = self._ask()
-                threading.Thread(target=self._renew, name="tickcast-token", daemon=True).start()
+    def token(self) -> str:
+        """Return the token in hand.
 
-    def _current(self) -> str:
+        Raises
+        ------
+        BrokerUnavailable : it has ended, and there is no other
+        """
         token = self._token
         if token is None or time.monotonic() >= token.expires_at:
             raise BrokerUnavailable(f"{self._url} has given no new token; is it well?")
         return token.text
 
-    def _renew(self) -> None:
-        while True:
-            assert self._token is not None
-            time.sleep(max(0.0, self._token.renew_at - time.monotonic()))
+    def prepare(self) -> None:
+        """Ask for the first token; later calls find it."""
+        with self._starting:
+            if self._token is None:
+                self._token = self._ask()
+                threading.Thread(target=_renew, args=(weakref.ref(self),), name="tickcast-token", daemon=True).start()
+
+    def renew(self) -> float:
+        """Ask for another token where it is time; return after how many seconds to look again."""
+        assert self._token is not None
+        if time.monotonic() >= self._token.renew_at:
             try:
                 self._token = self._ask()
             except TickcastError as error:
                 _log.warning("the token was not renewed, trying again: %s", error)
-                time.sleep(RETRY_SECONDS)
+                return RETRY_SECONDS
+        return max(0.0, self._token.renew_at - time.monotonic())
 
     def _ask(self) -> _Token:
         """Ask once.
@@ -179,6 +199,13 @@ class TokenEndpoint(TokenSource):
         if self._ca_file:
             context.load_verify_locations(self._ca_file)
         return urllib.request.build_opener(_NoRedirects, urllib.request.HTTPSHandler(context=context))
+
+
+def _renew(reference: weakref.ref[TokenEndpoint]) -> None:
+    while (endpoint := reference()) is not None:
+        seconds = endpoint.renew()
+        del endpoint  # not held while we sleep
+        time.sleep(seconds)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -177,7 +177,7 @@ def test_a_token_file_is_read_for_every_login(secure: SecureKafka, tmp_path: Pat
     with pytest.raises(AccessDenied, match=r"refuses our login .*invalid_token.*token_file"), admin_client(bearer):
         pass
     secret_file(file, "no token\x01auth=Bearer other")
-    with pytest.raises(SettingsError, match="token_file holds no token"), admin_client(bearer):
+    with pytest.raises(SettingsError, match=r"token_file = .* holds no token"), admin_client(bearer):
         pass
 
 
@@ -468,6 +468,6 @@ def test_every_command_uses_the_same_door_and_tells_no_secret(
     assert len(list(read_topic(place, desk.topics.ticks, ranges))) >= 41
     said += [desk.tool("operator", WRONG).run("topics", "check"), desk.tool("operator", WRONG).run("run")]
     heard = "".join(done.stdout + done.stderr for done in said) + daemon.log.read_text()
-    assert "operator" in heard
+    assert "refuses our login" in heard
     assert CANARY not in heard
     assert WRONG not in heard

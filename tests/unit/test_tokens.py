@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,3 +123,14 @@ def test_a_client_that_has_no_token_yet_waits_for_the_endpoint_as_for_a_broker(e
     with pytest.raises(BrokerUnavailable, match="answers 503"):
         connect(pytest.fail, there, 1.0)
     assert len(endpoint.asked) > 1
+
+
+def test_nobody_renews_a_token_that_nobody_holds(endpoint: Endpoint) -> None:
+    endpoint.answer = lambda: token("short", 0.2)
+    others = set(threading.enumerate())
+    tokens = provider(endpoint)
+    tokens.prepare()
+    (ours,) = [each for each in threading.enumerate() if each.name == "tickcast-token" and each not in others]
+    del tokens
+    ours.join(60)
+    assert not ours.is_alive()
