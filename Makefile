@@ -3,8 +3,9 @@
 PYTHON := $(firstword $(shell command -v python3.11 python3 2>/dev/null))
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# Two at a time: most tests wait for a broker or a process. A file stays with one worker, and so does what it shares.
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# Three at a time on two cores: most tests wait for a broker or a process. A file stays with one worker, and so does
+# what it shares.
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 .PHONY: install demo test check format lock clean
 .DELETE_ON_ERROR:
