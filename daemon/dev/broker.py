@@ -18,6 +18,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from daemon.dev.broker_java import INSTALL_HINT, KAFKA_VERSION, class_path, java_program
@@ -38,6 +39,8 @@ FREE_PORTS = range(20_000, 32_000)
 JAVA_OPTIONS = ("-Xmx350m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError")
 #: A clean stop takes 0.4 s here; after this the broker hangs.
 STOP_SECONDS = 15.0
+#: Between two looks at whether it has ended.
+LOOK_SECONDS = 0.1
 #: How Java ends after SIGTERM and SIGINT: it was asked to.
 STOPPED_CODES = (143, 130)
 
@@ -79,24 +82,30 @@ class Broker:
 
     def stop(self) -> None:
         """End the broker cleanly (SIGTERM); kill it where that takes longer than `STOP_SECONDS`."""
-        try:
+        with suppress(psutil.NoSuchProcess):
             self._process.terminate()
-            self._process.wait(STOP_SECONDS)
-        except psutil.NoSuchProcess:
-            pass
-        except psutil.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            if not self._ended_within(STOP_SECONDS):
+                self._process.kill()
+                self._ended_within(STOP_SECONDS)
         _state_file(self.directory).unlink(missing_ok=True)
 
     def kill(self) -> None:
         """End the broker as a power cut would (SIGKILL): nothing is flushed, nobody is told."""
-        try:
+        with suppress(psutil.NoSuchProcess):
             self._process.kill()
-            self._process.wait()
-        except psutil.NoSuchProcess:
-            pass
+            self._ended_within(STOP_SECONDS)
         _state_file(self.directory).unlink(missing_ok=True)
+
+    def _ended_within(self, seconds: float) -> bool:
+        """Wait for the end; one whose parent never asks how it ended stays a zombie, and has ended all the same."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with suppress(psutil.TimeoutExpired):
+                self._process.wait(LOOK_SECONDS)
+                return True
+            if not self.is_running():
+                return True
+        return False
 
     def __enter__(self) -> Broker:
         return self
