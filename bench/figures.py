@@ -137,6 +137,51 @@ def handover(_: Path, quick: bool) -> list[Row]:
     ]
 
 
+def switching(_: Path, quick: bool) -> list[Row]:
+    """Measure what a promotion costs those who listen."""
+    found = run("bench.switching", *(["--instruments", "1000", "--rounds", "1"] if quick else []))
+    gap, took = found["longest gap, switch"], found["promoted to taken over"]
+    return [
+        Row(
+            f"another model takes over, {found['instruments']:,} instruments: longest gap, from promoted to taken over",
+            f"{gap['median']:.2f} s (worst {gap['worst']:.2f} s), {took['median']:.0f} s",
+            "python -m bench.switching",
+        )
+    ]
+
+
+def scrape(_: Path, quick: bool) -> list[Row]:
+    """Measure scrapes."""
+    (found,) = run("bench.scrape", "--instruments", "500" if quick else "5000")["scrapes"]
+    text = found["text"]
+    return [
+        Row(
+            f"a scrape with {found['instruments']:,} instruments: series, time, the longest of 30",
+            f"{found['series']}, {text['median_ms']:.0f} ms, {text['worst_ms']:.0f} ms",
+            "python -m bench.scrape",
+        )
+    ]
+
+
+def page(_: Path, quick: bool) -> list[Row]:
+    """Measure the live page."""
+    found = run("bench.page", *(["--visits", "1", "--seconds", "3"] if quick else []))
+    ticks = f"{found['ticks_per_second']:,.0f} ticks/s and {found['forecasts_per_second']:,.0f} forecasts/s"
+    return [
+        Row(
+            f"live page at {ticks}: first paint, first forecast on it",
+            f"{found['first_paint_ms'] / 1000:.2f} s, {found['first_forecast_ms'] / 1000:.2f} s",
+            "python -m bench.page",
+        ),
+        Row(
+            "the same, open: frames a second, 99th percentile of their times; sent to it; its server, of one core",
+            f"{found['frames_per_second']:.0f}, {found['frame_ms_p99']:.0f} ms;"
+            f" {found['bytes_per_second'] / 1000:.0f} kB/s; {found['server_cores_with_page']:.2f}",
+            "python -m bench.page",
+        ),
+    ]
+
+
 def start(_: Path, quick: bool) -> list[Row]:
     """Measure the start of a daemon without any past."""
     found = run("bench.start", *(["--rounds", "1"] if quick else []))
@@ -171,7 +216,10 @@ SECTIONS: tuple[Callable[[Path, bool], list[Row]], ...] = (
     checkpoints,
     recovery,
     handover,
+    switching,
     start,
+    scrape,
+    page,
     real,
 )
 
