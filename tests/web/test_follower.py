@@ -21,7 +21,8 @@ pytestmark = pytest.mark.kafka
 
 PATIENCE_SECONDS = 90.0
 PARTITIONS = 2
-NOW_MS = round(time.time() * 1000)
+#: Records of a test are written after this.
+START_MS = round(time.time() * 1000)
 HOUR_MS = 3_600_000
 
 
@@ -41,10 +42,12 @@ class Stage:
         wanted = names or tuple(self.topics.values())
         self.admin.create_topics({name: {"num_partitions": PARTITIONS, "replication_factor": 1} for name in wanted})
 
-    def send(self, role: Readable, *values: bytes, at_ms: int = NOW_MS, partition: int = 0) -> None:
+    def send(self, role: Readable, *values: bytes, at_ms: int | None = None, partition: int = 0) -> None:
+        """Write records, as of now where no time is given."""
+        now_ms = round(time.time() * 1000)
         producer = KafkaProducer(bootstrap_servers=self.connection.bootstrap_servers, linger_ms=5)
         for value in values:
-            producer.send(self.topics[role], value, partition=partition, timestamp_ms=at_ms)
+            producer.send(self.topics[role], value, partition=partition, timestamp_ms=at_ms or now_ms)
         producer.flush()
         producer.close()
 
@@ -82,7 +85,7 @@ def stage(kafka: str, request: pytest.FixtureRequest) -> Iterator[Stage]:
 
 
 def test_it_reads_both_topics_from_the_last_minute_on_and_then_live(stage: Stage) -> None:
-    stage.send("ticks", *[b"old"] * LOOK_BACK_RECORDS_MIN, at_ms=NOW_MS - HOUR_MS)
+    stage.send("ticks", *[b"old"] * LOOK_BACK_RECORDS_MIN, at_ms=START_MS - HOUR_MS)
     stage.send("ticks", *[b"tick"] * LOOK_BACK_RECORDS_MIN)
     stage.send("forecasts", b"forecast", partition=1)
     follower = stage.follower()
@@ -94,7 +97,7 @@ def test_it_reads_both_topics_from_the_last_minute_on_and_then_live(stage: Stage
 
 
 def test_of_a_topic_that_has_been_quiet_it_reads_the_last_records(stage: Stage) -> None:
-    stage.send("ticks", *[b"%d" % n for n in range(LOOK_BACK_RECORDS_MIN)], at_ms=NOW_MS - HOUR_MS)
+    stage.send("ticks", *[b"%d" % n for n in range(LOOK_BACK_RECORDS_MIN)], at_ms=START_MS - HOUR_MS)
     stage.read(stage.follower(), lambda: stage.values[-1:] == [b"%d" % (LOOK_BACK_RECORDS_MIN - 1)])
     assert LOOK_BACK_RECORDS_MIN // PARTITIONS <= len(stage.values) <= LOOK_BACK_RECORDS_MIN // PARTITIONS + 1
 
@@ -107,11 +110,11 @@ def test_of_a_busy_topic_it_leaves_out_what_would_keep_a_page_waiting(stage: Sta
 
 @pytest.mark.parametrize(
     ("since", "expected"),
-    [("earliest", [b"old", b"new"]), ("latest", []), (NOW_MS - 1, [b"new"])],
+    [("earliest", [b"old", b"new"]), ("latest", []), (START_MS - 1, [b"new"])],
     ids=["earliest", "latest", "time"],
 )
 def test_it_begins_where_it_is_told(stage: Stage, since: When, expected: list[bytes]) -> None:
-    stage.send("ticks", b"old", at_ms=NOW_MS - HOUR_MS)
+    stage.send("ticks", b"old", at_ms=START_MS - HOUR_MS)
     stage.send("ticks", b"new")
     follower = stage.follower(since)
     stage.read(follower, lambda: stage.anew_count == 1 and len(stage.values) == len(expected))
