@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from kafka.admin import KafkaAdminClient, MemberToRemove
 from kafka.errors import (
+    ConcurrentTransactionsError,
     GroupAuthorizationFailedError,
     InvalidProducerIdMappingError,
     TransactionalIdAuthorizationFailedError,
@@ -23,6 +24,9 @@ from daemon.transport.admin_client import coordinated
 
 #: Kafka hands producer ids out from 0 upwards; this one is nobody's.
 NOBODY = 2**63 - 1
+#: What a broker says once it has found our right on the id: nobody has no producer, or, where the owner of the id is
+#: just ending a transaction, come again.
+LOOKED_AT_LATER = (InvalidProducerIdMappingError, ConcurrentTransactionsError, GroupAuthorizationFailedError)
 #: The last version of AddOffsetsToTxn that means the same for all brokers.
 REQUEST_VERSION = 3
 
@@ -45,7 +49,7 @@ def may_write_as(admin: KafkaAdminClient, transactional_id: str, group_id: str) 
         coordinated(lambda: admin._manager.run(_add_offsets_of_nobody, admin, transactional_id, group_id))
     except TransactionalIdAuthorizationFailedError:
         return False
-    except (InvalidProducerIdMappingError, GroupAuthorizationFailedError):  # looked at after our right on the id
+    except LOOKED_AT_LATER:
         pass
     return True
 
