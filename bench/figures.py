@@ -2,6 +2,7 @@
 
 python -m bench.figures README.md --ticks FILE
 python -m bench.figures README.md --ticks FILE --quick     a check: everything small and once, printed, not written
+python -m bench.figures README.md --ticks FILE --only recovery page     these alone, the other rows stay as they are
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -224,12 +226,32 @@ SECTIONS: tuple[Callable[[Path, bool], list[Row]], ...] = (
 )
 
 
-def table(ticks: Path, quick: bool) -> str:
-    """Measure everything and write the section."""
-    rows = [row for section in SECTIONS for row in section(ticks, quick)]
-    lines = [f"| {what} | {figure} | `{command}` |" for what, figure, command in rows]
+def measured(sections: Iterable[Callable[[Path, bool], list[Row]]], ticks: Path, quick: bool) -> list[str]:
+    """Run benchmarks and return their rows."""
+    rows = [row for section in sections for row in section(ticks, quick)]
+    return [f"| {what} | {figure} | `{command}` |" for what, figure, command in rows]
+
+
+def table(lines: Sequence[str]) -> str:
+    """Write the section."""
     head = ["\n## Figures\n", NOTE.format(machine=machine()), "\n| what | figure | command |\n|---|---|---|"]
     return "\n".join([*head, *lines, "\n"])
+
+
+def replaced(old: Sequence[str], new: Sequence[str]) -> list[str]:
+    """Return the old rows with new ones in the place of those by the same commands; others come last."""
+    lines = list(old)
+    for command, rows in groupby(new, command_of):
+        places = [at for at, line in enumerate(lines) if command_of(line) == command]
+        at = places[0] if places else len(lines)
+        lines = [line for line in lines if command_of(line) != command]
+        lines[at:at] = rows
+    return lines
+
+
+def command_of(line: str) -> str:
+    """Return the command in the last column of a row, without its options."""
+    return line.rpartition("python -m ")[2].split()[0].strip("`")
 
 
 def percentiles(found: dict[str, float]) -> str:
@@ -243,12 +265,17 @@ def main() -> None:
     parser.add_argument("document", type=Path)
     parser.add_argument("--ticks", type=Path, required=True)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=[section.__name__ for section in SECTIONS], metavar="NAME")
     options = parser.parse_args()
-    section = table(options.ticks, options.quick)
+    chosen = [section for section in SECTIONS if not options.only or section.__name__ in options.only]
+    lines = measured(chosen, options.ticks, options.quick)
+    if options.only:
+        old = options.document.read_text("utf-8").partition("<!-- figures -->")[2].partition("<!-- /figures -->")[0]
+        lines = replaced([line for line in old.splitlines() if "`python -m bench." in line and line[0] == "|"], lines)
     if options.quick:
-        print(section)
+        print(table(lines))
     else:
-        write_section(options.document, "figures", section)
+        write_section(options.document, "figures", table(lines))
 
 
 if __name__ == "__main__":
