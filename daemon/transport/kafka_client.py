@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from kafka import KafkaProducer, errors
@@ -25,6 +25,14 @@ KNOCK_PAUSE_SECONDS = 0.25
 #: it, and its 100 ms were half of a restart: consumer 0.1 s, producer 0.3 s.
 METADATA_BACKOFF_MS = 10
 
+#: How every consumer of ours reads: what is committed, from positions that are set here, with offsets that only
+#: transactions commit. Their defaults are wrong for us, each of them.
+READING: Mapping[str, Any] = {
+    "enable_auto_commit": False,
+    "auto_offset_reset": "none",
+    "isolation_level": "read_committed",
+    "metrics_enabled": False,
+}
 #: A request on its way may hold a producer's thread up for its whole timeout.
 LET_GO_SECONDS = 15.0
 

@@ -20,7 +20,7 @@ from daemon.core.records import Record
 from daemon.errors import TopicError
 from daemon.transport.admin_line import AdminLine
 from daemon.transport.connection import Connection
-from daemon.transport.kafka_client import close_in_time, connect, translate
+from daemon.transport.kafka_client import READING, close_in_time, connect, translate
 from daemon.transport.kafka_topic import find_topic_id
 from daemon.transport.offsets import When
 from daemon.transport.port import Readable
@@ -127,12 +127,9 @@ class KafkaFollower:
             self._connection,
             self._timeout_seconds,
             client_id="tickcast-follower",
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
             fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
-            metrics_enabled=False,
+            **READING,
         )
         for topic in self._roles:
             if not self._consumer.partitions_for_topic(topic):

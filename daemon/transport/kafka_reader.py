@@ -23,7 +23,7 @@ from daemon.core.records import Record
 from daemon.errors import TickcastError, TopicError
 from daemon.transport.admin_line import AdminLine
 from daemon.transport.connection import Connection
-from daemon.transport.kafka_client import close_in_time, connect, translate
+from daemon.transport.kafka_client import READING, close_in_time, connect, translate
 from daemon.transport.port import Readable
 
 _log = logging.getLogger(__name__)
@@ -104,12 +104,9 @@ class KafkaReader:
             self._connection,
             self._timeout_seconds,
             client_id="tickcast-reader",
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
             fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
             max_partition_fetch_bytes=FETCH_BYTES,
-            metrics_enabled=False,
+            **READING,
         )
         return self._consumer
 

@@ -27,7 +27,7 @@ from daemon.transport.admin_line import AdminLine
 from daemon.transport.connection import Connection
 from daemon.transport.group import owners_of
 from daemon.transport.kafka_changes import AssignmentChanges, numbers
-from daemon.transport.kafka_client import connect, reason, translate
+from daemon.transport.kafka_client import READING, connect, reason, translate
 from daemon.transport.kafka_committed import fetch_committed
 from daemon.transport.kafka_topic import METADATA_MAX_AGE_SECONDS, TopicWatch, find_topic_id
 from daemon.transport.lane import Lane
@@ -72,15 +72,12 @@ class KafkaSource:
             client_id=f"tickcast-{instance_id}",
             group_id=group_id,
             group_instance_id=instance_id,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
             partition_assignment_strategy=[CooperativeStickyAssignor],
             heartbeat_interval_ms=HEARTBEAT_INTERVAL_MS,
             session_timeout_ms=SESSION_TIMEOUT_MS,
             fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
             metadata_max_age_ms=int(METADATA_MAX_AGE_SECONDS * 1000),
-            metrics_enabled=False,
+            **READING,
         )
         self._admin = AdminLine(connection)
         self._changes = AssignmentChanges(self._consumer)
