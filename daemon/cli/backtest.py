@@ -52,8 +52,8 @@ def backtest(
     Example: tickcast backtest bundle ticks.csv.gz --split 0.7 --report backtest.html
     """
     from daemon.config import load_settings
-    from daemon.judging.backtest import Naming
     from daemon.judging.backtest import backtest as run_backtest
+    from daemon.judging.feeding import Naming
     from daemon.judging.page import check_report_packages, write_page
     from daemon.judging.scores import judge, leak, levels_of
     from daemon.tick_files import read_ticks

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from daemon.core.pipeline import Pipeline, PipelineOptions
-from daemon.core.records import InputRecord
 from daemon.core.sessions import Rules
 from daemon.core.spec import ModelSpec, Output
 from daemon.core.step import F32, Step, Waves
 from daemon.doctor.sheets import good_ticks
+from daemon.judging.feeding import Naming, feed, keep_forecasts
 from daemon.judging.tape import Recorder, Tape
 from daemon.training.collect import LIMITS
 from schemas import HEADER_PREFIX
@@ -25,8 +23,6 @@ from schemas import HEADER_PREFIX
 F64 = NDArray[np.float64]
 
 BATCH_TICKS = 2000
-#: Stands in the ids of the forecasts, which nobody sees.
-TOPIC = "ticks"
 
 
 class Watched:
@@ -140,26 +136,15 @@ def run(spec: ModelSpec, step: Any, rules: Rules, paths: Sequence[Path], listen:
     listen : called with the number of ticks run, after each batch
     """
     pipeline = Pipeline(spec, step, rules, PipelineOptions(LIMITS))
-    pipeline.assign(0)
-    found, recorder = Forecasts(), Recorder(spec.horizons, differences=spec.prices_may_be_negative)
-    ticks = good_ticks(paths)
-    while chunk := list(islice(ticks, BATCH_TICKS)):
-        quotes = {f"{TOPIC}-0-{found.tick_count + at}": "bid" in tick for at, tick in enumerate(chunk)}
-        batch = pipeline.advance(list(_records(chunk, found.tick_count)))
-        found.tick_count += len(chunk)
-        for message in batch.forecasts:
-            payload = orjson.loads(message.value or b"")
-            recorder.add(payload, quote=quotes[payload["id"]])
+    found, recorder, naming = Forecasts(), Recorder(spec.horizons, differences=spec.prices_may_be_negative), Naming()
+    for fed, batch in feed(pipeline, good_ticks(paths), naming, BATCH_TICKS):
+        keep_forecasts(recorder, fed, batch, naming)
+        found.tick_count += len(fed)
         for letter in batch.dead_letters:
             _count(found.dead_letters, letter)
         listen(found.tick_count)
     found.by_instrument = {tape.instrument: tape for tape in recorder.tapes()}
     return found
-
-
-def _records(ticks: Sequence[Mapping[str, Any]], start: int) -> Iterator[InputRecord]:
-    for offset, tick in enumerate(ticks, start):
-        yield InputRecord(TOPIC, 0, offset, timestamp=-1, key=tick["instrument"].encode(), value=orjson.dumps(tick))
 
 
 def _count(letters: dict[str, Letters], letter: Any) -> None:

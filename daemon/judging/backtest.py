@@ -2,11 +2,7 @@
 
     ticks of files -> records of a topic -> Pipeline.advance -> forecasts, dead letters -> tapes
 
-The records are what `tickcast replay` would have put into a topic with so many partitions: the same partitions and
-offsets, so ids are the same too, and by the pipeline's first promise every payload equals the daemon's byte for byte.
-
-A file does not say when its ticks were published. Records therefore carry no Kafka timestamp, and no tick is ahead of
-it: what a daemon sees of ticks that were published after they happened, live or replayed.
+The records are those of `feeding`, so by the pipeline's first promise every payload equals the daemon's byte for byte.
 """
 
 from __future__ import annotations
@@ -17,43 +13,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-import orjson
-
 from daemon.assembly import build_engine
 from daemon.config import Settings, TicksSettings
-from daemon.core.pipeline import Batch, Pipeline
-from daemon.core.records import InputRecord
-from daemon.dev.replay import partition_of
 from daemon.errors import SettingsError, TickFileError
+from daemon.judging.feeding import Naming, feed, keep_forecasts
 from daemon.judging.tape import Recorder, Tape
 from daemon.model.bundle import Bundle
-
-#: As the daemon counts a record without one.
-NO_TIMESTAMP = -1
-#: A broker's own limit is beyond any use; a partition costs little, but a typing error should not cost minutes.
-PARTITIONS_MAX = 10_000
-
-
-@dataclass(frozen=True)
-class Naming:
-    """The topic that the ticks of the files would stand in: ids name it, and evictions are by partition."""
-
-    topic: str = "ticks"
-    partitions: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse what is no topic.
-
-        Raises
-        ------
-        SettingsError : names the option, the value found and the value allowed
-        """
-        if not 1 <= self.partitions <= PARTITIONS_MAX:
-            raise SettingsError(f"--partitions {self.partitions}: give a whole number from 1 to {PARTITIONS_MAX}")
 
 
 @dataclass(frozen=True)
@@ -105,47 +73,16 @@ def backtest(
     recorder = Recorder(spec.horizons, differences=spec.prices_may_be_negative)
     count, refused, began = 0, Counter[str](), time.monotonic()
     with _lines_to(forecasts) as write:
-        for records, batch in _batches(engine.pipeline, ticks, naming, settings.pipeline.max_batch_ticks):
-            _record(recorder, records, batch, naming)
+        for fed, batch in feed(engine.pipeline, ticks, naming, settings.pipeline.max_batch_ticks):
+            keep_forecasts(recorder, fed, batch, naming)
             write(b"".join(message.value + b"\n" for message in batch.forecasts if message.value is not None))
-            count += len(records)
+            count += len(fed)
             refused.update({str(reason): number for reason, number in batch.reasons.items()})
             listen(count, time.monotonic() - began)
         if refused.total() == count:
             raise TickFileError(_nothing_usable(count, refused))
     seconds = time.monotonic() - began
     return Backtest(bundle, recorder.tapes(), count, refused, seconds, settings.pipeline.coverage)
-
-
-#: A record, and whether its tick holds a quote.
-Fed = tuple[InputRecord, bool]
-
-
-def _batches(
-    pipeline: Pipeline, ticks: Iterable[Mapping[str, Any]], naming: Naming, size: int
-) -> Iterator[tuple[list[Fed], Batch]]:
-    for partition in range(naming.partitions):
-        pipeline.assign(partition)
-    fed = _records(ticks, naming)
-    while batch := list(islice(fed, size)):
-        yield batch, pipeline.advance([record for record, _ in batch])
-
-
-def _records(ticks: Iterable[Mapping[str, Any]], naming: Naming) -> Iterator[Fed]:
-    ends = [0] * naming.partitions
-    for tick in ticks:
-        name = tick["instrument"]
-        partition = partition_of(name, naming.partitions)
-        record = InputRecord(naming.topic, partition, ends[partition], NO_TIMESTAMP, name.encode(), orjson.dumps(tick))
-        ends[partition] += 1
-        yield record, "bid" in tick
-
-
-def _record(recorder: Recorder, fed: Sequence[Fed], batch: Batch, naming: Naming) -> None:
-    quotes = {f"{naming.topic}-{record.partition}-{record.offset}": quote for record, quote in fed}
-    for message in batch.forecasts:
-        payload = orjson.loads(message.value or b"")
-        recorder.add(payload, quote=quotes[payload["id"]])
 
 
 def _nothing_usable(count: int, refused: Counter[str]) -> str:
