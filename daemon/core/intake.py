@@ -6,6 +6,7 @@ files, the daemon over records. All verdicts come before the first change: a rej
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 
 from daemon.core.features import FeatureTable, volatility
@@ -35,21 +36,22 @@ class Row:
         "reset",
         "session",
         "step",
-        "tick",
+        "ts",
         "untold",
         "volatility",
     )
 
     def __init__(
         self,
-        tick: Tick,
+        ts: int,
         offset: int,
         instrument: Instrument,
-        features: list[float],
+        features: array[float],
         price: float,
         reset: ResetCause | None,
     ) -> None:
-        self.tick = tick
+        #: Event time of the tick, ns.
+        self.ts = ts
         self.offset = offset
         self.instrument = instrument
         #: As `FeatureTable.update` returned them; `FeatureTable.inputs` makes the model's input of them.
@@ -111,7 +113,7 @@ class Intake:
         instrument.bid, instrument.ask = moment.bid, moment.ask
         instrument.bid_size, instrument.ask_size = moment.bid_size, moment.ask_size
         instrument.price = moment.price
-        accepted = Row(tick, offset, instrument, row, moment.price, reset)
+        accepted = Row(tick.ts, offset, instrument, row, moment.price, reset)
         instrument.step += 1
         instrument.untold_reset = None
         instrument.last_offset = offset

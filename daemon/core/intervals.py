@@ -30,6 +30,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
+from typing import Final
 
 import numpy as np
 
@@ -39,29 +40,29 @@ from daemon.core.spec import Output
 # loss, with warm and with fresh tracks; the neighbours of each (half, double) did about as well.
 
 #: How far a miss widens a side, in scales of errors; a hit narrows it by a share of (1 - coverage) / 2 of that.
-STEP = 0.05
+STEP: Final = 0.05
 #: A new track moves faster, by up to so many times, for about so many outcomes.
-HASTE = 16.0
-HASTE_OUTCOMES = 20.0
+HASTE: Final = 16.0
+HASTE_OUTCOMES: Final = 20.0
 #: Weight of the newest outcome in the running mean square and zero-move share; more while there are few.
-WEIGHT = 0.005
-WEIGHT_OUTCOMES = 1 / WEIGHT
+WEIGHT: Final = 0.005
+WEIGHT_OUTCOMES: Final = 1 / WEIGHT
 #: Outcomes that a bundle's own figures count for.
-PRIOR_OUTCOMES = 4.0
+PRIOR_OUTCOMES: Final = 4.0
 #: Outcomes before a model that says nothing of its errors has a variance and an interval.
-FEWEST = 32.0
+FEWEST: Final = 32.0
 #: No outcome counts for more than so many scales: one false price must not blow up the interval.
-OUTLIER_SQUARE = 30.0 * 30.0
+OUTLIER_SQUARE: Final = 30.0 * 30.0
 #: A price at rest must not drive the mean square to 0.
-MEAN_SQUARE_MIN = 1e-24
+MEAN_SQUARE_MIN: Final = 1e-24
 #: The integrator: its memory in outcomes; its correction in scales, ``GAIN * debt / (limit - |debt|)``; the limit, an
 #: excess of 5 % of misses over the whole memory; and where the debt ends, at 7 scales.
-MEMORY_OUTCOMES = 500.0
-DEBT_LIMIT = 25.0
-DEBT_MAX = 24.0
-GAIN = 0.3
+MEMORY_OUTCOMES: Final = 500.0
+DEBT_LIMIT: Final = 25.0
+DEBT_MAX: Final = 24.0
+GAIN: Final = 0.3
 #: A coverage of 0.9 asks for level 0.04999999999999999, which a bundle knows as 0.05.
-LEVEL_TOLERANCE = 1e-9
+LEVEL_TOLERANCE: Final = 1e-9
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ _COUNT = struct.Struct("<H")
 _TRACK = struct.Struct("<7d")
 _PENDING = struct.Struct("<3q7d")
 #: The fields of a track in the order of its constructor.
-_numbers = attrgetter(*Track.__slots__)
+_numbers = attrgetter("low", "high", "low_debt", "high_debt", "mean_square", "still", "count")
 
 NOTHING = _COUNT.pack(0)
 

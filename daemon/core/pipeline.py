@@ -381,7 +381,7 @@ class Pipeline:
             payload = {
                 "id": f"{record.topic}-{record.partition}-{record.offset}",
                 "instrument": name,
-                "ts": row.tick.ts,
+                "ts": row.ts,
                 "session": row.session,
                 "step": row.step,
                 "reset": reset,
@@ -419,7 +419,7 @@ class Pipeline:
                 "outcome_id": f"{record.topic}-{record.partition}-{record.offset}",
                 "instrument": name,
                 "ts": forecast.ts,
-                "outcome_ts": row.tick.ts,
+                "outcome_ts": row.ts,
                 "horizon": self._spec.horizons[column],
                 "price": forecast.price,
                 "mean": forecast.mean,

@@ -19,6 +19,7 @@ from array import array
 from collections.abc import Collection, Sequence
 from itertools import chain
 from math import inf, log
+from typing import Final
 
 import numpy as np
 
@@ -30,14 +31,14 @@ from daemon.core.kept_scores import Pending, Scores, unpack
 
 #: Forecasts of one horizon that wait for their truth, at most; with 80 bytes each they are most of a snapshot beside
 #: the state. Twice as many tell little more, for neighbouring forecasts share most of their truth.
-PENDING_MAX = 8
+PENDING_MAX: Final = 8
 #: Between two sampled forecasts of a short horizon. Every 4th while tracks are new was twice the work and missed no
 #: less once new tracks moved fast enough; with every 16th, single instruments missed more than 7 % on a side.
-STRIDE_MIN = 8
+STRIDE_MIN: Final = 8
 #: Numbers of a correction.
-WIDTH = 4
+WIDTH: Final = 4
 #: Bounds the table of turns. Horizons of more than PENDING_MAX times as many ticks sample while there is room.
-STRIDE_MAX = 4096
+STRIDE_MAX: Final = 4096
 
 
 #: A forecast whose truth has come: the row of the batch that is its truth, the column of its horizon, the forecast.
@@ -116,7 +117,7 @@ class Scorer:
             in_force.append(scores.corrections)
             if samples[phase]:
                 price, corrections, waiting = row.price, scores.corrections, scores.pending
-                offset, ts = row.offset, row.tick.ts
+                offset, ts = row.offset, row.ts
                 for column, horizon in samples[phase]:
                     mean, value, unit, low, high = next(said)
                     if whole and len(waiting[column]) < PENDING_MAX:

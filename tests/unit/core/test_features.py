@@ -259,7 +259,7 @@ def test_the_last_value_of_a_field_outlives_the_session():
     for session, fields in (("one", {"oi": 3.0}), ("two", None)):
         row = intake.accept(tick(0, session=session, fields=fields), instrument, offset=0, timestamp=-1)
         assert row.reset is not None
-        assert row.features == [3.0]
+        assert row.features.tolist() == [3.0]
 
 
 @pytest.mark.parametrize(
