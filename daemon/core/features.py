@@ -46,7 +46,7 @@ VARIANCE_CELL: Final = 0
 
 
 class Feature:
-    """Computes one number of a tick. What it remembers between ticks stands in cells of the instrument, from an index on.
+    """Computes one number of a tick. What it remembers between ticks stands in the instrument's cells, from `at` on.
 
     Methods and not functions: compiled, a method costs a tenth of a function that is passed around.
     """

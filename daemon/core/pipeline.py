@@ -37,15 +37,16 @@ from daemon.core.spec import ModelSpec
 from daemon.core.step import F32, Step
 from daemon.core.table import Partition, StateTable
 from schemas import (
-    SCHEMA_VERSION,
     SCORE_VERSION,
+    ForecastEncoder,
     Reason,
     Rejected,
     ResetCause,
     Tick,
     TickDecoder,
-    encode_forecast,
     encode_score,
+    number_texts,
+    row_texts,
 )
 
 #: Fits the default limit of a topic.
@@ -122,6 +123,7 @@ class Pipeline:
         self._intake = Intake(self._features, rules, options.limits, prices_may_be_negative=spec.prices_may_be_negative)
         self._table = StateTable(step.initial_state)
         self._forecaster = Forecaster(spec, options.coverage)
+        self._encoder = ForecastEncoder(spec.horizons, spec.model_id)
         self._runner = Runner(step, self._table, self._features, self._forecaster)
         self._partitions: dict[int, Partition] = {}
         #: Instrument -> number of partitions it has been seen in; more than one means producers key differently.
@@ -366,9 +368,10 @@ class Pipeline:
     def _write(self, batch: Batch, records: list[Record | None], rows: list[Row], ran: Ran) -> list[int]:
         """Write the outcome of each accepted tick, in log order; return the rows that became forecasts."""
         levels, broken = ran.levels, ran.broken
-        mean, known = levels.mean.tolist(), levels.known.tolist()
-        lower, upper, variance = levels.lower.tolist(), levels.upper.tolist(), levels.variance.tolist()
-        horizons, model, warmup_ticks = self._spec.horizons, self._spec.model_id, self._options.warmup_ticks
+        mean, *rest = map(np.ascontiguousarray, (levels.mean, levels.lower, levels.upper, levels.variance))
+        numbers = list(zip(number_texts(levels.price), row_texts(mean), strict=True))
+        ends = list(zip(*map(row_texts, rest), strict=True))
+        known, warmup_ticks, encode = levels.known.tolist(), self._options.warmup_ticks, self._encoder.encode
         written = []
         for index, (record, row) in enumerate(zip(records, rows, strict=True)):
             if record is None:  # the canary
@@ -378,26 +381,20 @@ class Pipeline:
                 continue
             name = row.instrument.name
             reset = row.untold or row.reset
-            payload = {
-                "id": f"{record.topic}-{record.partition}-{record.offset}",
-                "instrument": name,
-                "ts": row.ts,
-                "session": row.session,
-                "step": row.step,
-                "reset": reset,
-                "warm": row.step >= warmup_ticks,
-                "price": row.price,
-                "horizons": horizons,
-                "mean": mean[index],
-                "lower": lower[index] if known[index] else None,
-                "upper": upper[index] if known[index] else None,
-                "variance": variance[index] if known[index] else None,
-                "model": model,
-                "schema_version": SCHEMA_VERSION,
-            }
+            value = encode(
+                (record.topic.encode(), record.partition, record.offset),
+                name,
+                row.ts,
+                row.session,
+                row.step,
+                reset,
+                row.step >= warmup_ticks,
+                numbers[index],
+                ends[index] if known[index] else None,
+            )
             if reset is not None:
                 batch.resets[reset] += 1
-            batch.forecasts.append(Message(record.partition, name.encode(), encode_forecast(payload)))
+            batch.forecasts.append(Message(record.partition, name.encode(), value))
             batch.timestamps.append(record.timestamp)
             batch.instruments.append(name)
             written.append(index)
