@@ -24,7 +24,7 @@ import numpy as np
 from daemon.core.canary import Canary, Probe
 from daemon.core.features import FeatureTable
 from daemon.core.forecast import Forecaster
-from daemon.core.instrument import Instrument
+from daemon.core.instrument import FLOAT_BYTES, Instrument
 from daemon.core.intake import Intake, OrderLimits, Row
 from daemon.core.kept_scores import Pending, horizon_count
 from daemon.core.letters import dead_letter
@@ -141,7 +141,7 @@ class Pipeline:
     def fits(self, snapshot: Snapshot) -> bool:
         """Say whether a snapshot has the shape of our states; resets have none."""
         packed = snapshot.instrument.packed_scores
-        shape = (len(snapshot.instrument.cells), snapshot.state.nbytes)
+        shape = (len(snapshot.instrument.packed_cells) // FLOAT_BYTES, snapshot.state.nbytes)
         scored = not packed or horizon_count(packed) == len(self._spec.horizons)
         return snapshot.is_reset or (scored and shape == (len(self._features.start), self._table.row_bytes))
 
@@ -152,7 +152,8 @@ class Pipeline:
         instruments = [snapshot.instrument for snapshot in snapshots]
         for instrument, slot in zip(instruments, slots, strict=True):
             instrument.slot = slot
-            instrument.cells = instrument.cells or list(start)
+            if not instrument.packed_cells:
+                instrument.cells = start
             self._count_home(instrument.name)
         self._partitions[partition].put_back(instruments)
 
@@ -171,7 +172,7 @@ class Pipeline:
         if instrument is None:
             return
         slot, last_offset = instrument.slot, instrument.last_offset
-        instrument.__init__(name, slot, list(self._features.start), cause)  # type: ignore[misc]
+        instrument.__init__(name, slot, self._features.start, cause)  # type: ignore[misc]
         instrument.last_offset = last_offset
         held.mark_stale([name.encode()])
 
@@ -329,7 +330,7 @@ class Pipeline:
 
     def _admit(self, record: Record, tick: Tick, partition: Partition) -> tuple[Row, Instrument]:
         """Accept the first tick of an instrument without state; a refused one leaves no trace."""
-        newcomer = Instrument(tick.instrument, -1, list(self._features.start), partition.origin)
+        newcomer = Instrument(tick.instrument, -1, self._features.start, partition.origin)
         row = self._intake.accept(tick, newcomer, offset=record.offset, timestamp=record.timestamp)
         newcomer.slot = self._table.take()
         self._count_home(newcomer.name)
