@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from daemon.core.intervals import Track
 _COUNT = struct.Struct("<H")
 _TRACK = struct.Struct("<7d")
 _PENDING = struct.Struct("<3q7d")
+_TRACK_AND_PENDING = struct.Struct("<7d3q7d")
 TRACK_BYTES = _TRACK.size
 PENDING_BYTES = _PENDING.size
 
@@ -53,22 +54,17 @@ class Pending(NamedTuple):
     holds_price: float
 
 
-#: Packs a forecast that waits, and reads the oldest of several; the fields of `Pending`.
+#: Pack the fields of a `Pending` and of a `Track`.
 pack_pending = _PENDING.pack
-unpack_pending = _PENDING.unpack_from
-#: Reads and writes a track among several; the fields of `Track`.
-unpack_track = _TRACK.unpack_from
-pack_track = _TRACK.pack_into
+pack_track = _TRACK.pack
 
 
 @dataclass(slots=True)
 class Scores:
-    """What an instrument keeps of its forecasts, of each horizon."""
+    """What an instrument keeps of its forecasts."""
 
-    #: The tracks, packed one after the other.
-    tracks: bytearray
-    #: Per horizon the forecasts that wait, packed one after the other, the oldest first.
-    pending: list[bytes]
+    #: Per horizon its track and then, the oldest first, the forecasts that wait: packed, as a snapshot has them.
+    horizons: list[bytes]
     #: What the tracks make of forecasts, the `Correction` of one after the other; empty where nobody has looked yet.
     #: Replaced when a track moves, never written to: earlier rows of the batch keep theirs.
     corrections: array[float] = field(default_factory=lambda: array("d"), compare=False)
@@ -77,44 +73,46 @@ class Scores:
 
     def drop(self) -> None:
         """Give up what waits: its truth would lie behind a reset."""
-        self.pending = [b""] * len(self.pending)
+        self.horizons = [packed[:TRACK_BYTES] for packed in self.horizons]
 
     def track(self, column: int) -> Track:
-        """Return the track of one horizon."""
-        return Track(*unpack_track(self.tracks, TRACK_BYTES * column))
+        """Return the track of a horizon."""
+        return Track(*_TRACK.unpack_from(self.horizons[column]))
 
     def waiting(self, column: int) -> list[Pending]:
-        """Return the forecasts of one horizon that wait, the oldest first."""
-        return [Pending(*numbers) for numbers in _PENDING.iter_unpack(self.pending[column])]
+        """Return the forecasts of a horizon that wait, the oldest first."""
+        return [Pending(*numbers) for numbers in _PENDING.iter_unpack(self.horizons[column][TRACK_BYTES:])]
 
 
-def new_scores(tracks: Sequence[Track], pending: Sequence[Sequence[Pending]]) -> Scores:
-    """Return scores of these tracks and forecasts, one of each per horizon."""
-    packed = b"".join(_TRACK.pack(*track) for track in tracks)
-    return Scores(bytearray(packed), [b"".join(pack_pending(*each) for each in waiting) for waiting in pending])
+def new_scores(tracks: Iterable[Track]) -> Scores:
+    """Return scores of these tracks, without any forecast."""
+    return Scores([pack_track(*track) for track in tracks])
+
+
+def oldest(packed: bytes) -> tuple[Track, Pending]:
+    """Return the track of a horizon and its oldest forecast; there is one."""
+    numbers = _TRACK_AND_PENDING.unpack_from(packed)
+    new = tuple.__new__  # of a named tuple: half the time of its constructor
+    return new(Track, numbers[:7]), new(Pending, numbers[7:])
 
 
 def pack(scores: Scores) -> bytes:
     """Return scores as bytes."""
-    tracks, pending = scores.tracks, scores.pending
-    counts = [len(pending), *(len(waiting) // PENDING_BYTES for waiting in pending)]
-    parts: list[bytes | bytearray] = [struct.pack(f"<{len(counts)}H", *counts)]
-    for column, waiting in enumerate(pending):
-        parts += (tracks[TRACK_BYTES * column : TRACK_BYTES * (column + 1)], waiting)
-    return b"".join(parts)
+    horizons = scores.horizons
+    counts = [len(packed) // PENDING_BYTES for packed in horizons]  # a track is shorter than a forecast
+    return b"".join((struct.pack(f"<H{len(counts)}H", len(counts), *counts), *horizons))
 
 
 def unpack(packed: bytes) -> Scores:
     """Return the scores that bytes hold; the bytes are whole, see `is_whole`."""
     counts = _counts(packed)
-    at = _COUNT.size * (1 + len(counts))
-    tracks, pending = [], []
+    begin = _COUNT.size * (1 + len(counts))
+    horizons = []
     for count in counts:
-        end = at + TRACK_BYTES + PENDING_BYTES * count
-        tracks.append(packed[at : at + TRACK_BYTES])
-        pending.append(packed[at + TRACK_BYTES : end])
-        at = end
-    return Scores(bytearray(b"".join(tracks)), pending)
+        end = begin + TRACK_BYTES + PENDING_BYTES * count
+        horizons.append(packed[begin:end])
+        begin = end
+    return Scores(horizons)
 
 
 def is_whole(packed: bytes) -> bool:

@@ -32,16 +32,17 @@ from daemon.core.kept_scores import (
     Pending,
     Scores,
     new_scores,
+    oldest,
     pack_pending,
     pack_track,
     unpack,
-    unpack_pending,
 )
 
 #: Forecasts of one horizon that wait for their truth, at most; with 80 bytes each they are most of a snapshot beside
 #: the state. Twice as many tell little more, for neighbouring forecasts share most of their truth.
 PENDING_MAX = 8
-ROOM_BYTES = PENDING_MAX * PENDING_BYTES
+#: A horizon's bytes while one more has room.
+ROOM_BYTES = TRACK_BYTES + (PENDING_MAX - 1) * PENDING_BYTES
 #: Between two sampled forecasts of a short horizon. Every 4th while tracks are new was twice the work and missed no
 #: less once new tracks moved fast enough; with every 16th, single instruments missed more than 7 % on a side.
 STRIDE_MIN = 8
@@ -89,7 +90,7 @@ class Scorer:
 
     def start(self) -> Scores:
         """Return the scores of an instrument of which nothing is known yet."""
-        return new_scores([tracker.start() for tracker in self._trackers], [()] * len(self._trackers))
+        return new_scores(tracker.start() for tracker in self._trackers)
 
     def _awake(self, instrument: Instrument) -> Scores:
         """Return the scores of an instrument that has none at hand: those of its snapshot, or new ones."""
@@ -125,13 +126,13 @@ class Scorer:
                 self._settle(scores, due[phase], step, row.price, index, scored)
             in_force.append(scores.corrections)
             if samples[phase]:
-                price, corrections, waiting = row.price, scores.corrections, scores.pending
+                price, corrections, horizons = row.price, scores.corrections, scores.horizons
                 offset, ts = row.offset, row.tick.ts
                 for column, horizon in samples[phase]:
                     mean, value, unit, low, high = next(said)
-                    if whole and len(waiting[column]) < ROOM_BYTES:
+                    if whole and len(horizons[column]) <= ROOM_BYTES:
                         at = WIDTH * column
-                        waiting[column] += pack_pending(
+                        horizons[column] += pack_pending(
                             step + horizon,
                             offset,
                             ts,
@@ -164,30 +165,26 @@ class Scorer:
         self, scores: Scores, columns: Sequence[int], step: int, outcome: float, index: int, scored: list[Scored]
     ) -> None:
         """Score the forecasts whose truth this tick is, and move their tracks."""
-        new = tuple.__new__  # of a named tuple: half the time of its constructor
         settled, corrections = len(scored), scores.corrections[:]
         log_outcome = log(outcome) if outcome > 0 else 0.0
         for column in columns:
-            waiting = scores.pending[column]
-            if not waiting:
+            packed = scores.horizons[column]
+            if len(packed) == TRACK_BYTES:
                 continue
-            forecast = unpack_pending(waiting)
+            track, forecast = oldest(packed)
             due, _, _, price, _, value, unit, low, high, _ = forecast
             if due != step:
                 continue
-            scores.pending[column] = waiting[PENDING_BYTES:]
             kind = self._kinds[column]
             if kind == "log_return":
                 truth = log_outcome - log(price)  # their ratio could overflow
             else:
                 truth = outcome - price if kind == "difference" else outcome
             missed = low != -inf, truth < low, truth > high
-            track, correction = self._trackers[column].learn(
-                scores.track(column), (truth - value) / unit, outcome == price, *missed
-            )
-            pack_track(scores.tracks, TRACK_BYTES * column, *track)
+            moved, correction = self._trackers[column].learn(track, (truth - value) / unit, outcome == price, *missed)
+            scores.horizons[column] = pack_track(*moved) + packed[TRACK_BYTES + PENDING_BYTES :]
             corrections[WIDTH * column : WIDTH * (column + 1)] = array("d", correction)
-            scored.append((index, column, new(Pending, forecast)))
+            scored.append((index, column, forecast))
         if len(scored) > settled:
             scores.corrections = corrections
             if not scores.known:

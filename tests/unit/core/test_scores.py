@@ -80,12 +80,13 @@ def test_a_session_drops_what_is_pending_and_keeps_what_was_learned() -> None:
     made = pipeline(model(outputs=KNOWN), scores=True)
     run(made, ticks(504, session="a"))
     kept = made.held(0, "A").scores
-    assert all(kept.pending)
-    learned = bytes(kept.tracks)
+    columns = range(len(KNOWN))
+    assert all(kept.waiting(column) for column in columns)
+    learned = [kept.track(column) for column in columns]
     (first,) = payloads(made.advance(records([raw(600, price=100.0, session="b")], start=504)))
     assert first["reset"] == ResetCause.SESSION
-    assert not any(kept.pending)
-    assert kept.tracks == learned
+    assert not any(kept.waiting(column) for column in columns)
+    assert [kept.track(column) for column in columns] == learned
     later = [made.advance(records([raw(601 + n, price=200.0, session="b")], start=505 + n)) for n in range(60)]
     assert {score.id for score in scores(later)} <= {f"ticks-0-{offset}" for offset in range(504, 565)}
 
