@@ -40,6 +40,7 @@ from daemon.core.snapshot import Snapshot, decode
 from daemon.core.step import Step
 from daemon.model.bundle import Bundle
 from daemon.model.selftest import self_test
+from daemon.watched import LOOKED_AT_MAX
 
 FEW = 1000
 #: Ticks until all horizons have as many forecasts waiting as they ever will: beyond the longest horizon, and a stride.
@@ -222,7 +223,7 @@ def measure(bundle: Bundle, count: int, partitions: int, blocks: int) -> dict[st
         for kind in ("few", "many") if turn % 2 == 0 else ("many", "few"):
             side, ticks = sides[kind]
             spent[kind].append(side.run(ticks, BLOCK))
-    many.timed("looking at all", lambda: len(many.pipeline.instruments()))
+    many.timed("look of a scrape", lambda: len(many.pipeline.instruments(LOOKED_AT_MAX)))
     peak = peak_resident()
     many.timed("drop of a partition", lambda: many.pipeline.drop(0))
     ticks = BLOCK * BATCH_TICKS

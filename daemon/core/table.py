@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from operator import attrgetter
 
 import numpy as np
@@ -104,9 +105,9 @@ class Partition:
         """Return an instrument, or None where nothing of it is kept."""
         return self._instruments.get(name)
 
-    def instruments(self) -> list[Instrument]:
-        """Return the instruments, least recently accepted first; in one step of the interpreter."""
-        return list(self._instruments.values())
+    def newest(self, most: int) -> list[Instrument]:
+        """Return the instruments, the most recently accepted first, at most so many; in one step of the interpreter."""
+        return list(islice(reversed(self._instruments.values()), most))
 
     def touch(self, instrument: Instrument) -> Instrument | None:
         """Note that the instrument's tick was accepted; return the instrument evicted to make room, if any."""
