@@ -43,6 +43,7 @@ from daemon.model.selftest import self_test
 from daemon.watched import LOOKED_AT_MAX
 
 FEW = 1000
+NAME = "INST"
 #: Ticks until all horizons have as many forecasts waiting as they ever will: beyond the longest horizon, and a stride.
 SEED_INSTRUMENTS, SEED_TICKS = 200, 64
 BATCH_TICKS = 2000
@@ -95,7 +96,7 @@ class Market:
 
 def name_of(index: int) -> str:
     """Return an instrument's name."""
-    return f"INST{index:07}"
+    return f"{NAME}{index:07}"
 
 
 def seeds(bundle: Bundle, step: Step) -> list[bytes]:
