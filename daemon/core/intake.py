@@ -48,6 +48,7 @@ class Row:
         instrument: Instrument,
         features: array[float],
         price: float,
+        volatility: float,
         reset: ResetCause | None,
     ) -> None:
         #: Event time of the tick, ns.
@@ -59,7 +60,7 @@ class Row:
         #: Reference price after this tick.
         self.price = price
         #: Running standard deviation of one-tick log returns after this tick.
-        self.volatility = volatility(instrument.cells)
+        self.volatility = volatility
         self.session = instrument.session
         #: Ticks since the reset, the first is 0.
         self.step = instrument.step
@@ -113,7 +114,7 @@ class Intake:
         instrument.bid, instrument.ask = moment.bid, moment.ask
         instrument.bid_size, instrument.ask_size = moment.bid_size, moment.ask_size
         instrument.price = moment.price
-        accepted = Row(tick.ts, offset, instrument, row, moment.price, reset)
+        accepted = Row(tick.ts, offset, instrument, row, moment.price, volatility(cells), reset)
         instrument.step += 1
         instrument.untold_reset = None
         instrument.last_offset = offset

@@ -24,7 +24,7 @@ import numpy as np
 from daemon.core.canary import Canary, Probe
 from daemon.core.features import FeatureTable
 from daemon.core.forecast import Forecaster
-from daemon.core.instrument import Instrument
+from daemon.core.instrument import FLOAT_BYTES, Instrument
 from daemon.core.intake import Intake, OrderLimits, Row
 from daemon.core.kept_scores import Pending, horizon_count
 from daemon.core.letters import dead_letter
@@ -143,7 +143,7 @@ class Pipeline:
     def fits(self, snapshot: Snapshot) -> bool:
         """Say whether a snapshot has the shape of our states; resets have none."""
         packed = snapshot.instrument.packed_scores
-        shape = (len(snapshot.instrument.cells), snapshot.state.nbytes)
+        shape = (len(snapshot.instrument.packed_cells) // FLOAT_BYTES, snapshot.state.nbytes)
         scored = not packed or horizon_count(packed) == len(self._spec.horizons)
         return snapshot.is_reset or (scored and shape == (len(self._features.start), self._table.row_bytes))
 
@@ -154,7 +154,8 @@ class Pipeline:
         instruments = [snapshot.instrument for snapshot in snapshots]
         for instrument, slot in zip(instruments, slots, strict=True):
             instrument.slot = slot
-            instrument.cells = instrument.cells or list(start)
+            if not instrument.packed_cells:
+                instrument.cells = start
             self._count_home(instrument.name)
         self._partitions[partition].put_back(instruments)
 
@@ -173,7 +174,7 @@ class Pipeline:
         if instrument is None:
             return
         slot, last_offset = instrument.slot, instrument.last_offset
-        instrument.__init__(name, slot, list(self._features.start), cause)  # type: ignore[misc]
+        instrument.__init__(name, slot, self._features.start, cause)  # type: ignore[misc]
         instrument.last_offset = last_offset
         held.mark_stale([name.encode()])
 
@@ -224,13 +225,15 @@ class Pipeline:
         """Return an instrument, or None where nothing of it is kept."""
         return self._partitions[partition].get(name)
 
-    def instruments(self) -> list[Instrument]:
-        """Return the instruments of all partitions, in each the least recently accepted first.
+    def instruments(self, most: int) -> list[Instrument]:
+        """Return about `most` instruments, as many of each partition, the most recently accepted first.
 
-        Another thread may ask: copying the values of a dict is one step of the interpreter. Of what it gets, only what
-        is replaced and never changed in place means anything to it: numbers, and `cells` as a whole.
+        Another thread may ask: copying the values of a dict is one step of the interpreter; with a million instruments
+        it is one of 80 ms, hence the bound. Of what it gets, only what is replaced and never changed in place means
+        anything to it: numbers, and `cells` as a whole.
         """
-        return [instrument for partition in list(self._partitions.values()) for instrument in partition.instruments()]
+        partitions = list(self._partitions.values())
+        return [each for partition in partitions for each in partition.newest(-(-most // len(partitions)))]
 
     def holds(self, name: str) -> bool:
         """Say whether an instrument has state in any partition; any thread may ask."""
@@ -331,7 +334,7 @@ class Pipeline:
 
     def _admit(self, record: Record, tick: Tick, partition: Partition) -> tuple[Row, Instrument]:
         """Accept the first tick of an instrument without state; a refused one leaves no trace."""
-        newcomer = Instrument(tick.instrument, -1, list(self._features.start), partition.origin)
+        newcomer = Instrument(tick.instrument, -1, self._features.start, partition.origin)
         row = self._intake.accept(tick, newcomer, offset=record.offset, timestamp=record.timestamp)
         newcomer.slot = self._table.take()
         self._count_home(newcomer.name)

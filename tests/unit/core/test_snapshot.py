@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 
 from daemon.core.instrument import NEVER, Instrument
 from daemon.core.intervals import Track
-from daemon.core.kept_scores import Pending, Scores, unpack
+from daemon.core.kept_scores import Pending, Scores, pack_pending, pack_track, unpack
 from daemon.core.snapshot import MAGIC, Snapshot, SnapshotError, decode, encode, encode_reset
 from schemas import ResetCause
 
@@ -99,8 +98,9 @@ def bits(snapshot: Snapshot) -> dict[str, Any]:
     packed = snapshot.instrument.packed_scores
     scores = snapshot.instrument.scores or (unpack(packed) if packed else None)
     if scores is not None:
-        facts["tracks"] = [tuple(map(_bits, astuple(track))) for track in scores.tracks]
-        facts["waiting"] = [[tuple(map(_bits, each)) for each in waiting] for waiting in scores.pending]
+        columns = range(len(scores.horizons))
+        facts["tracks"] = [tuple(map(_bits, scores.track(column))) for column in columns]
+        facts["waiting"] = [[tuple(map(_bits, each)) for each in scores.waiting(column)] for column in columns]
     cells = struct.pack(f"<{len(snapshot.instrument.cells)}d", *snapshot.instrument.cells)
     state = (snapshot.state.dtype, snapshot.state.tobytes())
     return {**facts, "cells": cells, "state": state, "at": (snapshot.revision, snapshot.next_offset)}
@@ -125,7 +125,7 @@ def checksummed(content: bytes, version: int = 1) -> bytes:
 def golden_scores() -> Scores:
     track = Track(1.5, -0.5, 0.25, -2.0, 4.0, 0.75, 12.0)
     pending = Pending(50, 98, 1704207600000000001, 100.0, 100.5, 4.5, 2.0, float("-inf"), float("inf"), 1.0)
-    return Scores([track, track], [[], [pending]])
+    return Scores([pack_track(*track), pack_track(*track) + pack_pending(*pending)])
 
 
 def golden_instrument() -> Instrument:
@@ -157,12 +157,13 @@ def test_format_2_is_read_for_ever_and_is_what_is_written() -> None:
 def test_scores_are_kept_by_their_bits() -> None:
     track = Track(float("nan"), -0.0, 5e-324, float("inf"), 1e-24, 0.5, 2.0**60)
     pending = Pending(I64_MAX, I64_MIN, 0, 1.0, -0.0, 3.0, 5e-324, float("-inf"), float("inf"), 1.0)
-    for waiting in ([], [pending], [pending] * 8):
-        there_and_back(instrument(scores=Scores([track, track], [list(waiting), []])))
+    for count in (0, 1, 8):
+        packed = [pack_track(*track) + count * pack_pending(*pending), pack_track(*track)]
+        there_and_back(instrument(scores=Scores(packed)))
 
 
 def test_scores_that_hold_nothing_yet_and_none_are_not_told_apart() -> None:
-    assert not decode("A", encode(REVISION, 1, instrument(scores=Scores([], [])), b"")).instrument.packed_scores
+    assert not decode("A", encode(REVISION, 1, instrument(scores=Scores([])), b"")).instrument.packed_scores
 
 
 def test_scores_that_nobody_looked_at_are_written_again_as_they_were() -> None:
