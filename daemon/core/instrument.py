@@ -23,11 +23,9 @@ class Instrument:
     __slots__ = (
         "ask",
         "ask_size",
-        "batch",
         "bid",
         "bid_size",
         "cells",
-        "chain",
         "last_offset",
         "last_ts",
         "name",
@@ -86,9 +84,6 @@ class Instrument:
         self.scores: Scores | None = None
         #: The same as a snapshot holds it, until the first tick after a restore; empty where there is none.
         self.packed_scores = b""
-        # Marks of the batch in work: its number, and the chain this instrument is in.
-        self.batch = -1
-        self.chain = -1
 
     def resume(self, step: int, offset: int, *, broke: bool) -> None:
         """Take the numbering of a chain that broke: `step` ticks since the break, the last of them at `offset`.

@@ -1,0 +1,229 @@
+"""Recurrent layers on one another, run wave by wave.
+
+Layer l can take wave w as soon as the layer below has, so at turn t every layer l is at wave t - l: one call of numpy
+serves all layers, which is half of the calls and nearly half of the time where waves are thin.
+
+The board holds what a turn multiplies. A row of it is ``[h of the top layer | 1 | ... | h of the bottom layer | 1 | x]``
+and the window of a layer, its own state, 1 and its input, is one run of columns: the layer below writes its h where the
+layer above reads its input. Rows stand in blocks, one for each turn: turn t reads block t and writes block t + 1, so
+the rows of a wave go on from the same places of the block, without looking anything up.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import accumulate
+from operator import neg
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.core.step import F32, Index, Waves
+from daemon.model.cells import Cell, Parts
+
+#: Tiles of one turn that are worked on together, over all layers: the gates of so many stay in the second cache.
+TOGETHER = 32
+#: Most layers of a stack; a start state stands on the board once for every layer below it.
+LAYERS_MAX = 8
+
+
+class Run(NamedTuple):
+    """The same work several times, each time so many tiles further: turns of one width, or shares of a wide one."""
+
+    #: First tile that is read, first tile that is written.
+    source: int
+    target: int
+    tiles: int
+    times: int
+    #: The layers at work: first, and last (exclusive).
+    first: int
+    last: int
+
+
+class Front:
+    """Where the rows of a batch stand on the board."""
+
+    def __init__(self, waves: Waves, layers: int, tile_rows: int) -> None:
+        self._layers = layers
+        sizes = np.diff(waves.bounds)
+        #: Tiles of each wave.
+        self._tiles: list[int] = (-(-sizes // tile_rows)).tolist()
+        # A block is as wide as the widest wave written to it, the top layer's.
+        #: First tile of each block; the last entry is the end.
+        self._edges = [0, *accumulate(self._tiles[:1] * layers + self._tiles)]
+        #: First row of each block.
+        self._blocks = np.array(self._edges) * tile_rows
+        #: The wave of each row, and its place there.
+        self._wave = np.repeat(np.arange(len(sizes)), sizes)
+        self._place = np.arange(waves.bounds[-1]) - np.array(waves.bounds)[self._wave]
+        #: Chains that have rows.
+        self.chains = waves.bounds[1]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the board in use."""
+        return int(self._blocks[-1])
+
+    def start(self, layer: int) -> tuple[int, int]:
+        """Return first and last (exclusive) row of the block that holds the start states of a layer."""
+        return int(self._blocks[layer]), int(self._blocks[layer + 1])
+
+    def after(self, layer: int) -> Index:
+        """Return for each row of the batch where the state of a layer after it stands; of layer -1, its input."""
+        after: Index = self._blocks[layer + 1 :][self._wave] + self._place
+        return after
+
+    def runs(self) -> Iterator[Run]:
+        """Yield what to compute, in order."""
+        turn = 0
+        while turn < len(self._tiles) + self._layers - 1:
+            source, target = self._edges[turn], self._edges[turn + 1]
+            first, last = max(0, turn - len(self._tiles) + 1), min(self._layers, turn + 1)
+            turns = 1
+            while first < last:
+                tiles, end = self._tiles[turn - first], first + 1
+                while end < last and self._tiles[turn - end] == tiles:
+                    end += 1
+                most = TOGETHER // (end - first)
+                if end - first == self._layers and tiles == target - source and tiles <= most:
+                    turns = bisect_right(self._tiles, -tiles, key=neg) - turn
+                    yield Run(source, target, tiles, turns, first, end)
+                else:
+                    done = tiles - tiles % most
+                    yield Run(source, target, most, tiles // most, first, end)
+                    yield Run(source + done, target + done, tiles - done, 1, first, end)
+                first = end
+            turn += turns
+
+
+class Work(NamedTuple):
+    """What one turn of so many tiles and layers writes its product to."""
+
+    #: Per layer, as the product leaves it: shape (tiles, blocks, tile_rows, units).
+    products: list[F32]
+    parts: Parts
+
+
+class Stack:
+    """Layers of one kind; buffers are reused from scan to scan, and results are never views of them."""
+
+    def __init__(self, cell: Cell, tensors: int, tile_rows: int) -> None:
+        self._cell = cell
+        self._tensors = tensors
+        self._tile_rows = tile_rows
+        self._layers = len(cell.weights)
+        self._blocks, _, self._units = cell.weights[0].shape
+        #: Floats of one row's state: for each layer h, then what else it carries.
+        self.state_size = self._layers * tensors * self._units
+        self._works: dict[tuple[int, int], Work] = {}
+        self._product = np.empty(TOGETHER * self._blocks * tile_rows * self._units, np.float32)
+        self._reserve(0)
+
+    def _reserve(self, rows: int) -> None:
+        layers, units, tile_rows = self._layers, self._units, self._tile_rows
+        stride, inputs = units + 1, self._cell.weights[0].shape[1] - units - 1
+        board = np.zeros((rows, layers * stride + inputs), np.float32)
+        own = board[:, : layers * stride].reshape(rows, layers, stride)[:, ::-1]
+        own[:, :, units] = 1
+        #: The hidden states on the board, shape (rows, layers, units); the inputs, shape (rows, inputs).
+        self._hidden = own[:, :, :units]
+        self._inputs = board[:, layers * stride :]
+        #: Per layer its window of the board, shape (tiles, 1, tile_rows, units + 1 + inputs).
+        self._windows = []
+        for layer, weights in enumerate(self._cell.weights):
+            low = (layers - 1 - layer) * stride
+            window = board[:, low : low + weights.shape[1]]
+            self._windows.append(window.reshape(-1, 1, tile_rows, weights.shape[1]) if rows else window)
+        #: The kept part of the states, in the rows of the board, shape (rows, layers, units).
+        self._kept = np.zeros((rows, layers, units), np.float32)
+
+    def scan(self, x: F32, start: F32, waves: Waves) -> tuple[list[F32], F32, NDArray[np.bool_]]:
+        """Run every wave; `x` and `start` are not modified.
+
+        Parameters
+        ----------
+        x : float32 array, shape (rows, inputs), rows in wave order, at least one
+        start : float32 array, shape (chains, state_size)
+
+        Returns
+        -------
+        hidden : per layer, float32 array, shape (rows, units)
+        final : float32 array, shape (ends, state_size): the states that `waves.final` names
+        finite : bool array, shape (rows,): whether the state after each row is
+        """
+        front = Front(waves, self._layers, self._tile_rows)
+        if front.rows > len(self._kept):
+            self._reserve(front.rows)
+        start = start.reshape(len(start), self._layers, self._tensors, self._units)
+        self._place(x, start, front)
+        for run in front.runs():
+            self._run(run)
+        final = np.empty((len(waves.final), *start.shape[1:]), np.float32)
+        idle = waves.final < len(start)
+        row = np.where(idle, 0, waves.final - len(start))
+        hidden, finite = [], np.ones(len(x), np.bool_)
+        for layer in range(self._layers):
+            after = front.after(layer)
+            for tensor, states in ((-1, self._kept), (0, self._hidden)):
+                own = states[after, layer]
+                final[:, layer, tensor] = own[row]
+                if not np.isfinite(own.sum()):  # quick, but finite values can overflow in it
+                    finite &= _finite_rows(own)
+            hidden.append(own)
+        final[idle] = start[waves.final[idle]]
+        return hidden, final.reshape(len(final), -1), finite
+
+    def _place(self, x: F32, start: F32, front: Front) -> None:
+        # Slots without a row start from zero and read zero: what an earlier scan left there might not be finite.
+        self._inputs[: front.rows] = 0
+        self._inputs[front.after(-1)] = x
+        for layer in range(self._layers):
+            low, end = front.start(layer)
+            high = low + front.chains
+            for states, tensor in ((self._hidden, 0), (self._kept, -1)):
+                states[low:high, layer] = start[: front.chains, layer, tensor]
+                states[high:end, layer] = 0
+
+    def _run(self, run: Run) -> None:
+        if not run.times * run.tiles:
+            return
+        work = self._work(run.tiles, run.last - run.first)
+        weights, advance = self._cell.weights[run.first : run.last], self._cell.advance
+        windows = [self._times(window, run, run.source, 1) for window in self._windows[run.first : run.last]]
+        rows = self._tile_rows
+        kept, hidden = self._kept[:, run.first : run.last], self._hidden[:, run.first : run.last]
+        # Walking along arrays is the quickest way to all these views.
+        for before, after, ahead, *lefts in zip(
+            self._times(kept, run, run.source, rows),
+            self._times(kept, run, run.target, rows),
+            self._times(hidden, run, run.target, rows),
+            *windows,
+            strict=True,
+        ):
+            for left, weight, product in zip(lefts, weights, work.products, strict=True):
+                np.matmul(left, weight, product)
+            ahead[...] = advance(work.parts, before, after)
+
+    @staticmethod
+    def _times(values: F32, run: Run, tile: int, rows: int) -> F32:
+        """Return what a run works on from a tile on, one entry for each time; `values` holds so many rows a tile."""
+        part = values[tile * rows : (tile + run.times * run.tiles) * rows]
+        return part.reshape(run.times, run.tiles * rows, *values.shape[1:])
+
+    def _work(self, tiles: int, layers: int) -> Work:
+        work = self._works.get((tiles, layers))
+        if work is not None:
+            return work
+        shape = (self._blocks, tiles * self._tile_rows, layers, self._units)
+        z = self._product[: int(np.prod(shape))].reshape(shape)
+        tiled = z.reshape(self._blocks, tiles, self._tile_rows, layers, self._units)
+        products = [tiled[:, :, :, layer].swapaxes(0, 1) for layer in range(layers)]
+        work = self._works[tiles, layers] = Work(products, self._cell.parts(z))
+        return work
+
+
+def _finite_rows(values: F32) -> NDArray[np.bool_]:
+    finite: NDArray[np.bool_] = np.isfinite(values).all(axis=1)
+    return finite
