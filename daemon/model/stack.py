@@ -3,6 +3,8 @@
 Layer l can take wave w as soon as the layer below has, so at turn t every layer l is at wave t - l: one call of numpy
 serves all layers, which is half of the calls and nearly half of the time where waves are thin.
 
+A wave of few rows takes half a tile where that gives the same bits, as it does on some CPUs.
+
 The board holds what a turn multiplies. A row of it is ``[h of the top layer | 1 | ... | h of the bottom layer | 1 | x]``
 and the window of a layer, its own state, 1 and its input, is one run of columns: the layer below writes its h where the
 layer above reads its input. Rows stand in blocks, one for each turn: turn t reads block t and writes block t + 1, so
@@ -14,6 +16,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
+from math import prod
 from operator import neg
 from typing import NamedTuple
 
@@ -35,7 +38,8 @@ class Run(NamedTuple):
     #: First tile that is read, first tile that is written.
     source: int
     target: int
-    tiles: int
+    #: Rows at work each time, from the first one of a tile on.
+    rows: int
     times: int
     #: The layers at work: first, and last (exclusive).
     first: int
@@ -45,14 +49,17 @@ class Run(NamedTuple):
 class Front:
     """Where the rows of a batch stand on the board."""
 
-    def __init__(self, waves: Waves, layers: int, tile_rows: int) -> None:
+    def __init__(self, waves: Waves, layers: int, tile_rows: int, thin_rows: int) -> None:
         self._layers = layers
+        self._tile_rows = tile_rows
         sizes = np.diff(waves.bounds)
-        #: Tiles of each wave.
-        self._tiles: list[int] = (-(-sizes // tile_rows)).tolist()
+        tiles = -(-sizes // tile_rows)
+        #: Rows of each wave as they are worked on: whole tiles, or `thin_rows`.
+        self._rows: list[int] = np.where(sizes <= thin_rows, thin_rows, tiles * tile_rows).tolist()
         # A block is as wide as the widest wave written to it, the top layer's.
+        wide = tiles.tolist()
         #: First tile of each block; the last entry is the end.
-        self._edges = [0, *accumulate(self._tiles[:1] * layers + self._tiles)]
+        self._edges = [0, *accumulate(wide[:1] * layers + wide)]
         #: First row of each block.
         self._blocks = np.array(self._edges) * tile_rows
         #: The wave of each row, and its place there.
@@ -77,23 +84,25 @@ class Front:
 
     def runs(self) -> Iterator[Run]:
         """Yield what to compute, in order."""
-        turn = 0
-        while turn < len(self._tiles) + self._layers - 1:
+        turn, waves = 0, len(self._rows)
+        while turn < waves + self._layers - 1:
             source, target = self._edges[turn], self._edges[turn + 1]
-            first, last = max(0, turn - len(self._tiles) + 1), min(self._layers, turn + 1)
+            first, last = max(0, turn - waves + 1), min(self._layers, turn + 1)
             turns = 1
             while first < last:
-                tiles, end = self._tiles[turn - first], first + 1
-                while end < last and self._tiles[turn - end] == tiles:
+                rows, end = self._rows[turn - first], first + 1
+                while end < last and self._rows[turn - end] == rows:
                     end += 1
-                most = TOGETHER // (end - first)
-                if end - first == self._layers and tiles == target - source and tiles <= most:
-                    turns = bisect_right(self._tiles, -tiles, key=neg) - turn
-                    yield Run(source, target, tiles, turns, first, end)
+                tiles, most = -(-rows // self._tile_rows), TOGETHER // (end - first)
+                if tiles > most:
+                    times, left = divmod(tiles, most)
+                    done = times * most
+                    yield Run(source, target, most * self._tile_rows, times, first, end)
+                    yield Run(source + done, target + done, left * self._tile_rows, 1, first, end)
                 else:
-                    done = tiles - tiles % most
-                    yield Run(source, target, most, tiles // most, first, end)
-                    yield Run(source + done, target + done, tiles - done, 1, first, end)
+                    if end - first == self._layers and tiles == target - source:
+                        turns = bisect_right(self._rows, -rows, key=neg) - turn
+                    yield Run(source, target, rows, turns, first, end)
                 first = end
             turn += turns
 
@@ -101,7 +110,7 @@ class Front:
 class Work(NamedTuple):
     """What one turn of so many tiles and layers writes its product to."""
 
-    #: Per layer, as the product leaves it: shape (tiles, blocks, tile_rows, units).
+    #: Per layer, as the product leaves it: shape (tiles, blocks, rows of a tile at work, units).
     products: list[F32]
     parts: Parts
 
@@ -117,12 +126,14 @@ class Stack:
         self._blocks, _, self._units = cell.weights[0].shape
         #: Floats of one row's state: for each layer h, then what else it carries.
         self.state_size = self._layers * tensors * self._units
+        #: Rows up to which a wave takes only so many: half a tile, or 0 where it has to be a whole one.
+        self._thin_rows = tile_rows // 2 if tile_rows > 1 and self._halves_agree() else 0
         self._works: dict[tuple[int, int], Work] = {}
         self._product = np.empty(TOGETHER * self._blocks * tile_rows * self._units, np.float32)
         self._reserve(0)
 
     def _reserve(self, rows: int) -> None:
-        layers, units, tile_rows = self._layers, self._units, self._tile_rows
+        layers, units = self._layers, self._units
         stride, inputs = units + 1, self._cell.weights[0].shape[1] - units - 1
         board = np.zeros((rows, layers * stride + inputs), np.float32)
         own = board[:, : layers * stride].reshape(rows, layers, stride)[:, ::-1]
@@ -130,12 +141,11 @@ class Stack:
         #: The hidden states on the board, shape (rows, layers, units); the inputs, shape (rows, inputs).
         self._hidden = own[:, :, :units]
         self._inputs = board[:, layers * stride :]
-        #: Per layer its window of the board, shape (tiles, 1, tile_rows, units + 1 + inputs).
+        #: Per layer its window of the board, shape (rows, units + 1 + inputs).
         self._windows = []
         for layer, weights in enumerate(self._cell.weights):
             low = (layers - 1 - layer) * stride
-            window = board[:, low : low + weights.shape[1]]
-            self._windows.append(window.reshape(-1, 1, tile_rows, weights.shape[1]) if rows else window)
+            self._windows.append(board[:, low : low + weights.shape[1]])
         #: The kept part of the states, in the rows of the board, shape (rows, layers, units).
         self._kept = np.zeros((rows, layers, units), np.float32)
 
@@ -153,7 +163,7 @@ class Stack:
         final : float32 array, shape (ends, state_size): the states that `waves.final` names
         finite : bool array, shape (rows,): whether the state after each row is
         """
-        front = Front(waves, self._layers, self._tile_rows)
+        front = Front(waves, self._layers, self._tile_rows, self._thin_rows)
         if front.rows > len(self._kept):
             self._reserve(front.rows)
         start = start.reshape(len(start), self._layers, self._tensors, self._units)
@@ -187,18 +197,18 @@ class Stack:
                 states[high:end, layer] = 0
 
     def _run(self, run: Run) -> None:
-        if not run.times * run.tiles:
+        if not run.times * run.rows:
             return
-        work = self._work(run.tiles, run.last - run.first)
+        work = self._work(run.rows, run.last - run.first)
         weights, advance = self._cell.weights[run.first : run.last], self._cell.advance
-        windows = [self._times(window, run, run.source, 1) for window in self._windows[run.first : run.last]]
-        rows = self._tile_rows
+        windows = [self._times(board, run, run.source) for board in self._windows[run.first : run.last]]
+        windows = [w.reshape(run.times, -1, 1, min(run.rows, self._tile_rows), w.shape[-1]) for w in windows]
         kept, hidden = self._kept[:, run.first : run.last], self._hidden[:, run.first : run.last]
         # Walking along arrays is the quickest way to all these views.
         for before, after, ahead, *lefts in zip(
-            self._times(kept, run, run.source, rows),
-            self._times(kept, run, run.target, rows),
-            self._times(hidden, run, run.target, rows),
+            self._times(kept, run, run.source),
+            self._times(kept, run, run.target),
+            self._times(hidden, run, run.target),
             *windows,
             strict=True,
         ):
@@ -206,22 +216,34 @@ class Stack:
                 np.matmul(left, weight, product)
             ahead[...] = advance(work.parts, before, after)
 
-    @staticmethod
-    def _times(values: F32, run: Run, tile: int, rows: int) -> F32:
-        """Return what a run works on from a tile on, one entry for each time; `values` holds so many rows a tile."""
-        part = values[tile * rows : (tile + run.times * run.tiles) * rows]
-        return part.reshape(run.times, run.tiles * rows, *values.shape[1:])
+    def _times(self, values: F32, run: Run, tile: int) -> F32:
+        """Return what a run works on from a tile on, one entry for each time; `values` has the rows of the board."""
+        rows = -(-run.rows // self._tile_rows) * self._tile_rows
+        part = values[tile * self._tile_rows :][: run.times * rows]
+        return part.reshape(run.times, rows, *values.shape[1:])[:, : run.rows]
 
-    def _work(self, tiles: int, layers: int) -> Work:
-        work = self._works.get((tiles, layers))
-        if work is not None:
-            return work
-        shape = (self._blocks, tiles * self._tile_rows, layers, self._units)
-        z = self._product[: int(np.prod(shape))].reshape(shape)
-        tiled = z.reshape(self._blocks, tiles, self._tile_rows, layers, self._units)
-        products = [tiled[:, :, :, layer].swapaxes(0, 1) for layer in range(layers)]
-        work = self._works[tiles, layers] = Work(products, self._cell.parts(z))
+    def _work(self, rows: int, layers: int) -> Work:
+        work = self._works.get((rows, layers))
+        if work is None:
+            shape = (self._blocks, rows, layers, self._units)
+            z = self._product[: prod(shape)].reshape(shape)
+            tiled = z.reshape(self._blocks, -1, min(rows, self._tile_rows), layers, self._units)
+            products = [tiled[:, :, :, layer].swapaxes(0, 1) for layer in range(layers)]
+            work = self._works[rows, layers] = Work(products, self._cell.parts(z))
         return work
+
+    def _halves_agree(self) -> bool:
+        """Tell whether products of half a tile give the bits of whole ones; `daemon.model.selftest` proves it anew."""
+        tile, half = self._tile_rows, self._tile_rows // 2
+        draw = np.random.default_rng(0)
+        for weight in self._cell.weights:
+            rows = draw.standard_normal((8, 1, tile, weight.shape[1])).astype(np.float32)
+            whole = rows @ weight
+            for low in (0, half):
+                part = slice(low, low + half)
+                if not np.array_equal(rows[:, :, part] @ weight, whole[:, :, part]):
+                    return False
+        return True
 
 
 def _finite_rows(values: F32) -> NDArray[np.bool_]:
