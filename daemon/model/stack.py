@@ -1,110 +1,29 @@
 """Recurrent layers on one another, run wave by wave.
 
-Layer l can take wave w as soon as the layer below has, so at turn t every layer l is at wave t - l: one call of numpy
-serves all layers, which is half of the calls and nearly half of the time where waves are thin.
+Layer l can take wave w as soon as the layer below has. So at turn t every layer l is at wave t - l, and one call of
+numpy serves all layers: half of the calls of two layers, where waves are thin and calls are what they cost.
 
-A wave of few rows takes half a tile where that gives the same bits, as it does on some CPUs.
-
-The board holds what a turn multiplies. A row of it is ``[h of the top layer | 1 | ... | h of the bottom layer | 1 | x]``
-and the window of a layer, its own state, 1 and its input, is one run of columns: the layer below writes its h where the
-layer above reads its input. Rows stand in blocks, one for each turn: turn t reads block t and writes block t + 1, so
-the rows of a wave go on from the same places of the block, without looking anything up.
+The board holds what a turn multiplies, in rows of ``h of the top layer | 1 | ... | h of the bottom layer | 1 | x``. The
+window of a layer, its own state, 1 and its input, is one run of columns: where the layer below writes its h is where
+the layer above reads its input. `daemon.model.front` says which rows a turn reads and writes.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator
-from itertools import accumulate
 from math import prod
-from operator import neg
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.core.step import F32, Index, Waves
+from daemon.core.step import F32, Waves
 from daemon.model.cells import Cell, Parts
+from daemon.model.front import TOGETHER, Front, Run
 
-#: Tiles of one turn that are worked on together, over all layers: the gates of so many stay in the second cache.
-TOGETHER = 32
-#: Most layers of a stack; a start state stands on the board once for every layer below it.
+#: Most layers of a stack: start states stand on the board once for every layer.
 LAYERS_MAX = 8
-
-
-class Run(NamedTuple):
-    """The same work several times, each time so many tiles further: turns of one width, or shares of a wide one."""
-
-    #: First tile that is read, first tile that is written.
-    source: int
-    target: int
-    #: Rows at work each time, from the first one of a tile on.
-    rows: int
-    times: int
-    #: The layers at work: first, and last (exclusive).
-    first: int
-    last: int
-
-
-class Front:
-    """Where the rows of a batch stand on the board."""
-
-    def __init__(self, waves: Waves, layers: int, tile_rows: int, thin_rows: int) -> None:
-        self._layers = layers
-        self._tile_rows = tile_rows
-        sizes = np.diff(waves.bounds)
-        tiles = -(-sizes // tile_rows)
-        #: Rows of each wave as they are worked on: whole tiles, or `thin_rows`.
-        self._rows: list[int] = np.where(sizes <= thin_rows, thin_rows, tiles * tile_rows).tolist()
-        # A block is as wide as the widest wave written to it, the top layer's.
-        wide = tiles.tolist()
-        #: First tile of each block; the last entry is the end.
-        self._edges = [0, *accumulate(wide[:1] * layers + wide)]
-        #: First row of each block.
-        self._blocks = np.array(self._edges) * tile_rows
-        #: The wave of each row, and its place there.
-        self._wave = np.repeat(np.arange(len(sizes)), sizes)
-        self._place = np.arange(waves.bounds[-1]) - np.array(waves.bounds)[self._wave]
-        #: Chains that have rows.
-        self.chains = waves.bounds[1]
-
-    @property
-    def rows(self) -> int:
-        """Rows of the board in use."""
-        return int(self._blocks[-1])
-
-    def start(self, layer: int) -> tuple[int, int]:
-        """Return first and last (exclusive) row of the block that holds the start states of a layer."""
-        return int(self._blocks[layer]), int(self._blocks[layer + 1])
-
-    def after(self, layer: int) -> Index:
-        """Return for each row of the batch where the state of a layer after it stands; of layer -1, its input."""
-        after: Index = self._blocks[layer + 1 :][self._wave] + self._place
-        return after
-
-    def runs(self) -> Iterator[Run]:
-        """Yield what to compute, in order."""
-        turn, waves = 0, len(self._rows)
-        while turn < waves + self._layers - 1:
-            source, target = self._edges[turn], self._edges[turn + 1]
-            first, last = max(0, turn - waves + 1), min(self._layers, turn + 1)
-            turns = 1
-            while first < last:
-                rows, end = self._rows[turn - first], first + 1
-                while end < last and self._rows[turn - end] == rows:
-                    end += 1
-                tiles, most = -(-rows // self._tile_rows), TOGETHER // (end - first)
-                if tiles > most:
-                    times, left = divmod(tiles, most)
-                    done = times * most
-                    yield Run(source, target, most * self._tile_rows, times, first, end)
-                    yield Run(source + done, target + done, left * self._tile_rows, 1, first, end)
-                else:
-                    if end - first == self._layers and tiles == target - source:
-                        turns = bisect_right(self._rows, -rows, key=neg) - turn
-                    yield Run(source, target, rows, turns, first, end)
-                first = end
-            turn += turns
+#: Tiles whose halves are tried.
+TRIED = 8
 
 
 class Work(NamedTuple):
@@ -180,7 +99,7 @@ class Stack:
                 own = states[after, layer]
                 final[:, layer, tensor] = own[row]
                 if not np.isfinite(own.sum()):  # quick, but finite values can overflow in it
-                    finite &= _finite_rows(own)
+                    finite &= np.isfinite(own).all(axis=1)
             hidden.append(own)
         final[idle] = start[waves.final[idle]]
         return hidden, final.reshape(len(final), -1), finite
@@ -188,7 +107,7 @@ class Stack:
     def _place(self, x: F32, start: F32, front: Front) -> None:
         # Slots without a row start from zero and read zero: what an earlier scan left there might not be finite.
         self._inputs[: front.rows] = 0
-        self._inputs[front.after(-1)] = x
+        self._inputs[front.before(0)] = x
         for layer in range(self._layers):
             low, end = front.start(layer)
             high = low + front.chains
@@ -197,8 +116,6 @@ class Stack:
                 states[high:end, layer] = 0
 
     def _run(self, run: Run) -> None:
-        if not run.times * run.rows:
-            return
         work = self._work(run.rows, run.last - run.first)
         weights, advance = self._cell.weights[run.first : run.last], self._cell.advance
         windows = [self._times(board, run, run.source) for board in self._windows[run.first : run.last]]
@@ -237,15 +154,10 @@ class Stack:
         tile, half = self._tile_rows, self._tile_rows // 2
         draw = np.random.default_rng(0)
         for weight in self._cell.weights:
-            rows = draw.standard_normal((8, 1, tile, weight.shape[1])).astype(np.float32)
+            rows = draw.standard_normal((TRIED, 1, tile, weight.shape[1])).astype(np.float32)
             whole = rows @ weight
             for low in (0, half):
                 part = slice(low, low + half)
                 if not np.array_equal(rows[:, :, part] @ weight, whole[:, :, part]):
                     return False
         return True
-
-
-def _finite_rows(values: F32) -> NDArray[np.bool_]:
-    finite: NDArray[np.bool_] = np.isfinite(values).all(axis=1)
-    return finite
