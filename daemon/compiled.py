@@ -21,11 +21,9 @@ MODULES = (
     "moment",
     "pipeline",
     "records",
-    "runner",
     "scores",
     "sessions",
     "table",
-    "waves",
 )
 CORE = Path(__file__).parent / "core"
 #: The hashes of the sources that were compiled.

@@ -26,10 +26,8 @@ class Instrument:
     __slots__ = (
         "ask",
         "ask_size",
-        "batch",
         "bid",
         "bid_size",
-        "chain",
         "last_offset",
         "last_ts",
         "name",
@@ -90,9 +88,6 @@ class Instrument:
         self.scores: Scores | None = None
         #: The same as a snapshot holds it, until the first tick after a restore; empty where there is none.
         self.packed_scores = b""
-        # Marks of the batch in work: its number, and the chain this instrument is in.
-        self.batch = -1
-        self.chain = -1
 
     @property
     def cells(self) -> list[float]:

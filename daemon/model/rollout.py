@@ -84,7 +84,7 @@ class RolloutStep:
         after_rows = len(start) + np.arange(len(x))
         if self._inputs is None:
             after_rows = after_rows[:0]
-        wanted = Waves(waves.bounds, waves.source, np.concatenate([waves.final, after_rows]))
+        wanted = Waves(waves.bounds, np.concatenate([waves.final, after_rows]))
         y, states, finite = self.inner.scan(x, start, wanted)
         with np.errstate(all="ignore"):
             ahead = self._roll(x, y, states[ends:])

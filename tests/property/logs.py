@@ -158,7 +158,7 @@ def remembered(made: Pipeline) -> list[Any]:
     kept = []
     for partition in made.partitions:
         for instrument in made._partitions[partition]:
-            names = set(instrument.__slots__) - {"slot", "batch", "chain", "scores", "packed_scores"}
+            names = set(instrument.__slots__) - {"slot", "scores", "packed_scores"}
             facts = {name: getattr(instrument, name) for name in sorted(names)}
             facts["scores"] = pack(instrument.scores) if instrument.scores else instrument.packed_scores
             kept.append((partition, facts, made._table._rows[instrument.slot].tobytes()))

@@ -93,7 +93,7 @@ def instrument(cells: tuple[float, ...] = (1e-8, -2.5), **facts: Any) -> Instrum
 
 def bits(snapshot: Snapshot) -> dict[str, Any]:
     """Return all that a snapshot says, floats by their bits, so that NaN equals itself and -0.0 is not 0.0."""
-    names = sorted(set(Instrument.__slots__) - {"slot", "batch", "chain", "cells", "scores", "packed_scores"})
+    names = sorted(set(Instrument.__slots__) - {"slot", "cells", "scores", "packed_scores"})
     facts = {name: _bits(getattr(snapshot.instrument, name)) for name in names}
     packed = snapshot.instrument.packed_scores
     scores = snapshot.instrument.scores or (unpack(packed) if packed else None)
@@ -220,11 +220,10 @@ def test_the_largest_model_that_fits_is_kept() -> None:
     there_and_back(instrument(tuple(map(float, range(1, 500)))), np.arange(65535, dtype=np.float32).tobytes())
 
 
-def test_what_is_read_has_no_slot_and_no_part_in_a_batch() -> None:
+def test_what_is_read_has_no_slot() -> None:
     made = instrument()
-    made.batch, made.chain = 12, 34
-    found = decode("A", encode(REVISION, 41, made, b"")).instrument
-    assert (found.slot, found.batch, found.chain) == (-1, -1, -1)
+    made.slot = 12
+    assert decode("A", encode(REVISION, 41, made, b"")).instrument.slot == -1
 
 
 @pytest.mark.parametrize("cause", ResetCause)
