@@ -38,6 +38,7 @@ from kafka.errors import (
     TopicAuthorizationFailedError,
     for_code,
 )
+from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
 from kafka.protocol.metadata import CoordinatorType, FindCoordinatorRequest
 from kafka.protocol.producer import (
@@ -165,7 +166,7 @@ class TransactionalProducer:
         """Drive the connections until the work is done or the time is up; nothing of it is tried again after that."""
         patience = _Patience(seconds)
         try:
-            done = self._net.call_soon_with_future(work(patience))
+            done = self._start(work(patience))
             self._net.poll(timeout_ms=seconds * 1000, future=done)
             if not done.is_done:
                 raise BrokerUnavailable(f"no answer within {seconds:.1f} s")
@@ -290,7 +291,7 @@ class TransactionalProducer:
         KafkaError : one was refused for good
         """
         asked = [
-            self._net.call_soon_with_future(self._ask(leader, self._produce_request(waiting, places)))
+            self._start(self._ask(leader, self._produce_request(waiting, places)))
             for leader, places in self._by_leader(waiting).items()
         ]
         failure: RetriableError | None = None if asked else LeaderNotAvailableError()
@@ -448,13 +449,26 @@ class TransactionalProducer:
     async def _together(self, *steps: Step[None]) -> None:
         """Take steps at the same time, and wait for all of them: none may go on after another has failed."""
         failures = []
-        for done in [self._net.call_soon_with_future(step) for step in steps]:
+        for done in [self._start(step) for step in steps]:
             try:
                 await done
             except Exception as error:
                 failures.append(error)
         if failures:
             raise failures[0]
+
+    def _start(self, step: Step[Any]) -> Future:
+        """Begin a step beside others; kafka-python's `call_soon_with_future` wakes a thread up that we do not have."""
+        done = Future()
+
+        async def take() -> None:
+            try:
+                done.success(await step)
+            except BaseException as error:  # handed to who waits for it, whatever it is
+                done.failure(error)
+
+        self._net.call_soon(take)
+        return done
 
 
 @dataclass(frozen=True, slots=True)
