@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import MessageSizeTooLargeError
 
 from daemon.core.records import Message
 from daemon.errors import TopicError, TransactionFailed
 from daemon.transport.connection import Connection
+from daemon.transport.kafka_producer import TransactionalProducer
 from daemon.transport.kafka_sink import KafkaSink
 from daemon.transport.kafka_source import KafkaSource
 from daemon.transport.port import Outgoing
@@ -21,7 +23,6 @@ from daemon.transport.topics import DEFAULT_MESSAGE_BYTES
 from tests.contract.members import PATIENCE_SECONDS, Member, forecast, owning, settle, settled, turn_until
 from tests.contract.test_reader_contract import read_until
 from tests.contract.worlds import PARTITIONS, KafkaWorld
-from tests.integration.interrupted import Interrupted, wait_for_end
 
 pytestmark = pytest.mark.kafka
 
@@ -240,18 +241,31 @@ def test_a_missing_topic_is_named_and_not_created(
     admin.close()
 
 
+def wait_for_end(bootstrap: str, topic: str, end: int) -> None:
+    """Return once partition 0 holds `end` offsets, markers and open transactions counted."""
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_uncommitted")
+    tp = TopicPartition(topic, 0)
+    await_that(lambda: consumer.end_offsets([tp])[tp] >= end)
+    consumer.close()
+
+
 def test_a_transaction_that_outlived_its_timeout_fails_and_the_next_one_succeeds(
     kafka: str, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.transport.kafka_sink.TRANSACTION_TIMEOUT_SECONDS", 1.0)
     source, sink = owning(world.source()).source, world.sink()
-    sink.open()
+    with monkeypatch.context() as patient:
+        patient.setattr("daemon.transport.kafka_sink.TRANSACTION_TIMEOUT_SECONDS", 1.0)
+        sink.open()
+    end = TransactionalProducer._end
 
-    def outlive() -> None:
-        wait_for_end(kafka, world.topics.forecasts, 2)  # the first record, and the coordinator's abort marker
+    async def outlive_then_end(producer: TransactionalProducer, *arguments: Any, **named: Any) -> None:
+        if named["committed"]:
+            wait_for_end(kafka, world.topics.forecasts, 2)  # the record, and the coordinator's abort marker
+        await end(producer, *arguments, **named)
 
-    with pytest.raises(TransactionFailed):
-        sink.commit(Outgoing({"forecasts": Interrupted(outlive)}), {0: 1}, source.group_metadata())
+    monkeypatch.setattr(TransactionalProducer, "_end", outlive_then_end)
+    with pytest.raises(TransactionFailed, match="ProducerFenced"):
+        sink.commit(forecast("never"), {0: 1}, source.group_metadata())
     assert world.read("forecasts") == []
     monkeypatch.undo()
     sink.commit(forecast("good"), {0: 1}, source.group_metadata())

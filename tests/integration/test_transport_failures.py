@@ -11,19 +11,20 @@ from pathlib import Path
 
 import psutil
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
+from daemon.core.records import Message
 from daemon.dev.broker import Broker, free_port, start_broker
 from daemon.errors import AccessDenied, BrokerUnavailable, TopicError, TransactionFailed
 from daemon.transport.connection import Connection
+from daemon.transport.kafka_producer import TransactionalProducer
 from daemon.transport.kafka_reader import KafkaReader
 from daemon.transport.kafka_sink import KafkaSink
 from daemon.transport.kafka_source import KafkaSource
 from daemon.transport.port import Outgoing
 from tests.contract.members import Member, forecast, owning, settled, ticks, turn_until
 from tests.contract.worlds import KafkaWorld
-from tests.integration.interrupted import Interrupted, wait_for_end
 
 pytestmark = pytest.mark.kafka
 
@@ -54,7 +55,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in {
         "kafka_sink.TRANSACTION_TIMEOUT_SECONDS": 3.0,
         "kafka_sink.REQUEST_TIMEOUT_SECONDS": 1.0,
-        "kafka_sink.DELIVERY_TIMEOUT_SECONDS": 1.5,
         "kafka_sink.ABORT_TIMEOUT_SECONDS": 1.0,
         "kafka_sink.CLOSE_TIMEOUT_SECONDS": 1.0,
         "kafka_source.REQUEST_TIMEOUT_SECONDS": 1.0,
@@ -63,14 +63,22 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"daemon.transport.{name}", seconds)
 
 
+def freeze(broker: Broker) -> None:
+    """Return once every thread of the broker stands still; one that ran on could answer a whole transaction."""
+    psutil.Process(broker.pid).send_signal(signal.SIGSTOP)
+    deadline = time.monotonic() + 60
+    threads = [Path(f"/proc/{each.id}/stat") for each in psutil.Process(broker.pid).threads()]
+    while any(each.read_text().rpartition(")")[2].split()[0] != "T" for each in threads if each.exists()):
+        assert time.monotonic() < deadline
+
+
 @contextmanager
 def frozen(broker: Broker) -> Iterator[None]:
-    process = psutil.Process(broker.pid)
-    process.send_signal(signal.SIGSTOP)
+    freeze(broker)
     try:
         yield
     finally:
-        process.send_signal(signal.SIGCONT)
+        psutil.Process(broker.pid).send_signal(signal.SIGCONT)
 
 
 def seconds_of(call: Callable[[], object]) -> float:
@@ -98,62 +106,68 @@ def test_a_record_that_cannot_be_delivered_fails_the_transaction_and_nothing_of_
     assert settled(source, [0]) == {0: 3}
 
 
+STEPS = ["_add_partitions", "_write_records", "_add_group", "_write_offsets", "_end"]
+
+
+@contextmanager
+def freezing_at(step: str, broker: Broker) -> Iterator[threading.Event]:
+    """Let the broker stand still before a step of the next transaction; the event says that it does."""
+    original, frozen = getattr(TransactionalProducer, step), threading.Event()
+
+    async def freeze_then_go_on(*arguments: object, **named: object) -> None:
+        if not frozen.is_set():
+            freeze(broker)
+            frozen.set()
+        await original(*arguments, **named)
+
+    setattr(TransactionalProducer, step, freeze_then_go_on)
+    try:
+        yield frozen
+    finally:
+        setattr(TransactionalProducer, step, original)
+        psutil.Process(broker.pid).send_signal(signal.SIGCONT)
+
+
 @pytest.mark.usefixtures("impatient")
-def test_a_record_that_expired_fails_the_transaction_although_the_client_would_commit_without_it(
-    broker: Broker, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", STEPS)
+def test_what_is_not_answered_in_time_is_sent_again_and_counts_once(
+    broker: Broker, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    monkeypatch.setattr("daemon.transport.kafka_sink.TRANSACTION_TIMEOUT_SECONDS", 20.0)
+    monkeypatch.setattr("daemon.transport.kafka_sink.TRANSACTION_TIMEOUT_SECONDS", 60.0)
+    both = Outgoing({"forecasts": [Message(0, b"key", b"a"), Message(1, b"key", b"b")]})
     source, sink = owning(world.source()).source, world.sink()
     sink.open()
-    process = psutil.Process(broker.pid)
-    flush = KafkaProducer.flush
+    with freezing_at(step, broker) as frozen:
 
-    def freeze() -> None:
-        wait_for_end(broker.bootstrap, world.topics.forecasts, 1)  # the partition is part of the transaction now
-        process.send_signal(signal.SIGSTOP)
+        def thaw() -> None:
+            frozen.wait(60)
+            time.sleep(2.5)  # two requests have been given up by then
+            psutil.Process(broker.pid).send_signal(signal.SIGCONT)
 
-    def flush_then_thaw(producer: KafkaProducer, *args: float) -> None:
-        flush(producer, *args)
-        process.send_signal(signal.SIGCONT)  # the coordinator is well again, the second record has expired
-
-    monkeypatch.setattr(KafkaProducer, "flush", flush_then_thaw)
-    try:
-        with pytest.raises(TransactionFailed, match="passed since batch creation"):
-            sink.commit(Outgoing({"forecasts": Interrupted(freeze)}), {0: 1}, source.group_metadata())
-    finally:
-        process.send_signal(signal.SIGCONT)
-    monkeypatch.undo()
-    sink.open()
-    assert world.read("forecasts") == []
-    assert settled(source, [0]) == {0: None}
+        thawing = threading.Thread(target=thaw)
+        thawing.start()
+        sink.commit(both, {0: 1}, source.group_metadata())
+        thawing.join()
+    sink.commit(forecast("d"), {0: 2}, source.group_metadata())
+    assert [record.value for record in world.read("forecasts")] == [b"a", b"d", b"b"]
+    assert settled(source, [0]) == {0: 2}
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("step", ["send_offsets_to_transaction", "commit_transaction"])
-def test_a_call_that_never_returns_is_abandoned(
+@pytest.mark.parametrize("step", STEPS)
+def test_a_transaction_that_gets_no_answer_is_abandoned(
     broker: Broker, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     monkeypatch.setattr("daemon.transport.kafka_sink.REQUEST_TIMEOUT_SECONDS", 10.0)
-    monkeypatch.setattr("daemon.transport.kafka_sink.DELIVERY_TIMEOUT_SECONDS", 20.0)
     source, sink = owning(world.source()).source, world.sink()
     sink.open()
-    original = getattr(KafkaProducer, step)
-
-    def freeze_then_call(producer: KafkaProducer, *args: object) -> None:
-        psutil.Process(broker.pid).send_signal(signal.SIGSTOP)
-        original(producer, *args)
-
-    monkeypatch.setattr(KafkaProducer, step, freeze_then_call)
 
     def fail() -> None:
         with pytest.raises(TransactionFailed, match="no answer within"):
             sink.commit(forecast("unknown"), {0: 2}, source.group_metadata())
 
-    try:
+    with freezing_at(step, broker):
         assert seconds_of(fail) < 8
-    finally:
-        psutil.Process(broker.pid).send_signal(signal.SIGCONT)
-    monkeypatch.setattr(KafkaProducer, step, original)
     sink.open()  # settles it: the request that was on its way is answered or fenced
     survived = [record.value for record in world.read("forecasts")]
     assert survived in ([], [b"unknown"])
@@ -228,7 +242,7 @@ def test_failed_transactions_leave_no_threads_behind(broker: Broker, world: Kafk
             sink.commit(forecast("a"), {0: 1}, source.group_metadata())
         sink.open()
     deadline = time.monotonic() + 10
-    while threading.active_count() > before + 3 * 2:  # the three fencing sinks are open still: two threads each
+    while threading.active_count() > before + 3:  # the three fencing sinks are open still
         assert time.monotonic() < deadline, threading.enumerate()
         source.poll(0.05, 1)
 

@@ -2,30 +2,30 @@
 
     strikes_at.py SIGNAL POINT KIND N run --config FILE
 
-POINT is where: `begun` (nothing sent), `sent` (records handed to the client), `flushed` (records at the broker),
-`offsets` (these too), `committed` (the process has not noted it yet). KIND is which transactions count: `any`, or
+POINT is where: `begun` (nothing sent), `added` (the coordinator counts our partitions to the transaction, none is
+written to), `written` (records at the broker), `offsets` (these too), `committed` (the process has not noted it yet).
+KIND is which transactions count: `any`, or
 `checkpoint` for those that hold one.
 """
 
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from kafka import KafkaProducer
-
 from daemon.cli.main import main
+from daemon.transport.kafka_producer import TransactionalProducer
 from daemon.transport.kafka_sink import KafkaSink
 
 SIGNAL, POINT, KIND, COUNT = signal.Signals["SIG" + sys.argv[1]], sys.argv[2], sys.argv[3], int(sys.argv[4])
-#: Point -> method of the producer, and whether it strikes before or after it.
-METHODS = {
-    "begun": ("begin_transaction", "after"),
-    "sent": ("flush", "before"),
-    "flushed": ("flush", "after"),
-    "offsets": ("send_offsets_to_transaction", "after"),
-    "committed": ("commit_transaction", "after"),
+#: Point -> step of the producer, and whether it strikes before or after it.
+STEPS = {
+    "begun": ("_transact", "before"),
+    "added": ("_write_records", "before"),
+    "written": ("_write_records", "after"),
+    "offsets": ("_end", "before"),
+    "committed": ("_transact", "after"),
 }
 
 seen_count = 0
@@ -45,18 +45,17 @@ def counting(commit: Callable[..., None]) -> Callable[..., None]:
     return counted
 
 
-def trapped(method: Callable[..., Any], when: str) -> Callable[..., Any]:
-    """Strike before or after a method, if the trap is armed."""
+def trapped(step: Callable[..., Awaitable[None]], when: str) -> Callable[..., Awaitable[None]]:
+    """Strike before or after a step, if the trap is armed."""
 
-    def call(*arguments: Any, **named: Any) -> Any:
+    async def take(*arguments: Any, **named: Any) -> None:
         if when == "before":
             strike()
-        result = method(*arguments, **named)
+        await step(*arguments, **named)
         if when == "after":
             strike()
-        return result
 
-    return call
+    return take
 
 
 def strike() -> None:
@@ -67,8 +66,8 @@ def strike() -> None:
         os.kill(os.getpid(), SIGNAL)
 
 
-name, when = METHODS[POINT]
-setattr(KafkaProducer, name, trapped(getattr(KafkaProducer, name), when))
+name, when = STEPS[POINT]
+setattr(TransactionalProducer, name, trapped(getattr(TransactionalProducer, name), when))
 KafkaSink.commit = counting(KafkaSink.commit)  # type: ignore[method-assign]
 sys.argv = ["tickcast", *sys.argv[5:]]
 main()
