@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # what it shares.
 PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
-.PHONY: install demo test check format lock clean
+.PHONY: install demo test check compile uncompile format lock clean
 .DELETE_ON_ERROR:
 
 install: $(INSTALLED)
@@ -35,6 +35,13 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(PYTEST) -m long
+
+# The hot modules of the core as machine code, beside their sources: optional, the same bits, and it needs a C compiler.
+compile: $(INSTALLED) uncompile
+	$(BIN)/python -m daemon.dev.compile
+
+uncompile:
+	rm -f daemon/core/compiled.json daemon/core/*.so tickcast__mypyc.*
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -13,6 +13,7 @@ Invariants
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Sequence
 from math import isfinite, log, log1p, sqrt
@@ -293,6 +294,7 @@ class FeatureTable:
             start += feature.start
         #: Cells of an instrument that has seen no tick.
         self.start: tuple[float, ...] = tuple(start)
+        self._cells = struct.Struct(f"<{len(start)}d")
         #: Per column: where its running mean stands in the cells, its variance behind it; -1 where the scale is frozen.
         self.scale_at: tuple[int, ...] = tuple(scale_at for _, _, scale_at in self._columns)
 
@@ -312,19 +314,20 @@ class FeatureTable:
         values = np.frombuffer(b"".join(rows), np.float64).reshape(len(rows), -1)
         return scaled(values, *self._scales)
 
-    def update(self, moment: Moment, cells: list[float]) -> tuple[array[float], list[float]]:
+    def update(self, moment: Moment, packed: bytes) -> tuple[array[float], bytes, float]:
         """Compute a tick's row of features.
 
         Returns
         -------
         row : one float64 per column: scaled where the column's scale is running, still to be scaled where it is frozen
-        cells : the instrument's cells after this tick; the argument is not modified
+        packed : the instrument's cells after this tick; the argument is those before
+        volatility : running standard deviation of one-tick log returns after this tick
 
         Raises
         ------
         Rejected : a field is missing, or a transform is not defined for its value
         """
-        cells = cells.copy()
+        cells: list[float] = list(self._cells.unpack(packed))
         row: list[float] = []
         # The hot loop of the daemon, ten turns a tick: helpers and conveniences were measured and inlined.
         for feature, at, scale_at in self._columns:
@@ -351,7 +354,7 @@ class FeatureTable:
             cells[VARIANCE_CELL] = max(variance + VOLATILITY_WEIGHT * (squared - variance), self._variance_min)
         if not isfinite(sum(cells)) and not all(map(isfinite, cells)):  # the sum alone is quick, but can overflow
             raise Rejected(Reason.INVALID_VALUE, "values too large for the model's features")
-        return array("d", row), cells
+        return array("d", row), self._cells.pack(*cells), sqrt(cells[VARIANCE_CELL])
 
 
 def frozen_scales(columns: Sequence[Column]) -> tuple[F64, F64]:
@@ -365,8 +368,3 @@ def scaled(values: F64, mean: F64, std: F64) -> F32:
     with np.errstate(over="ignore"):
         x: F32 = ((values - mean) / std).astype(np.float32)
     return x
-
-
-def volatility(cells: Sequence[float]) -> float:
-    """Return the running standard deviation of one-tick log returns."""
-    return sqrt(cells[VARIANCE_CELL])

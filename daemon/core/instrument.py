@@ -16,6 +16,33 @@ NEVER = -(2**63)
 FLOAT_BYTES = 8
 
 
+#: What an instrument is made of.
+FIELDS = (
+    "ask",
+    "ask_size",
+    "bid",
+    "bid_size",
+    "last_offset",
+    "last_ts",
+    "name",
+    "packed_cells",
+    "packed_scores",
+    "pending_reset",
+    "price",
+    "reset_offset",
+    "scores",
+    "seq",
+    "session",
+    "session_end",
+    "session_since",
+    "session_start",
+    "slot",
+    "spoken_session",
+    "step",
+    "untold_reset",
+)
+
+
 class Instrument:
     """State of one instrument in one partition; it changes only by accepted ticks.
 
@@ -23,30 +50,7 @@ class Instrument:
     all else is kept across resets.
     """
 
-    __slots__ = (
-        "ask",
-        "ask_size",
-        "bid",
-        "bid_size",
-        "last_offset",
-        "last_ts",
-        "name",
-        "packed_cells",
-        "packed_scores",
-        "pending_reset",
-        "price",
-        "reset_offset",
-        "scores",
-        "seq",
-        "session",
-        "session_end",
-        "session_since",
-        "session_start",
-        "slot",
-        "spoken_session",
-        "step",
-        "untold_reset",
-    )
+    __slots__ = FIELDS
 
     def __init__(self, name: str, slot: int, cells: Sequence[float], cause: ResetCause | None) -> None:
         self.name = name
@@ -90,7 +94,7 @@ class Instrument:
         self.packed_scores = b""
 
     @property
-    def cells(self) -> list[float]:
+    def cells(self) -> Sequence[float]:
         """The floats of the features (running scales, last values), laid out by `FeatureTable`; a list of one's own."""
         return list(struct.unpack(f"<{len(self.packed_cells) // FLOAT_BYTES}d", self.packed_cells))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 
-from daemon.core.features import FeatureTable, volatility
+from daemon.core.features import FeatureTable
 from daemon.core.instrument import Instrument
 from daemon.core.moment import Moment
 from daemon.core.sessions import Rules, Session
@@ -107,14 +107,14 @@ class Intake:
         opened = self._session(tick, instrument)
         self._check_sequence(tick, instrument, opened)
         moment = Moment(tick, instrument, opened is not None)
-        row, cells = self.features.update(moment, instrument.cells)
+        row, packed, volatility = self.features.update(moment, instrument.packed_cells)
 
-        instrument.cells = cells
+        instrument.packed_cells = packed
         reset = self._move(tick, instrument, opened, offset)
         instrument.bid, instrument.ask = moment.bid, moment.ask
         instrument.bid_size, instrument.ask_size = moment.bid_size, moment.ask_size
         instrument.price = moment.price
-        accepted = Row(tick.ts, offset, instrument, row, moment.price, volatility(cells), reset)
+        accepted = Row(tick.ts, offset, instrument, row, moment.price, volatility, reset)
         instrument.step += 1
         instrument.untold_reset = None
         instrument.last_offset = offset

@@ -46,7 +46,7 @@ PENDING_MAX: Final = 8
 ROOM_BYTES: Final = TRACK_BYTES + (PENDING_MAX - 1) * PENDING_BYTES
 #: Between two sampled forecasts of a short horizon. Every 4th while tracks are new was twice the work and missed no
 #: less once new tracks moved fast enough; with every 16th, single instruments missed more than 7 % on a side.
-STRIDE_MIN: Final = 8
+STRIDE_MIN = 8
 #: Numbers of a correction.
 WIDTH: Final = 4
 #: Bounds the table of turns. Horizons of more than PENDING_MAX times as many ticks sample while there is room.

@@ -1,11 +1,10 @@
-"""Compile the hot modules of the core, in place: `python -m daemon.dev.compile`, `--remove` to take it back.
+"""Compiles the hot modules of the core, beside their sources: `python -m daemon.dev.compile`; `make compile` calls it.
 
-mypyc makes C of typed Python. It needs a C compiler; nothing else here does.
+mypyc makes C of typed Python. It needs a C compiler, as nothing else here does.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -13,55 +12,32 @@ import sys
 import tempfile
 from pathlib import Path
 
+from mypyc.build import mypycify
+from setuptools import Distribution
+
 from daemon import compiled
 
 ROOT = Path(compiled.__file__).parents[1]
-#: a * b + c is two roundings in Python; on processors where one instruction does both, C would make it one.
+#: ``a * b + c`` rounds twice in Python; where a processor has one instruction for both, C would round once.
 SAME_BITS = "-ffp-contract=off"
 
 
-def remove() -> None:
-    """Take the machine code away: the sources run again."""
-    for path in compiled.files():
-        path.unlink()
-
-
-def compile_core(root: Path = ROOT) -> None:
-    """Compile beside the sources.
-
-    Raises
-    ------
-    SystemExit : there is no C compiler, or it failed
-    """
-    from mypyc.build import mypycify
-    from setuptools import Distribution
-
+def main() -> None:
+    """Compile."""
     if shutil.which(os.environ.get("CC", "cc")) is None:
-        sys.exit("no C compiler was found; install one (Debian: apt-get install gcc), or go on without: it is optional")
-    remove()
-    os.chdir(root)
+        sys.exit("no C compiler was found: install one (Debian: apt-get install gcc), or go on without machine code")
+    os.chdir(ROOT)
     os.environ["CFLAGS"] = f"{os.environ.get('CFLAGS', '')} {SAME_BITS}"
-    paths = [f"daemon/core/{module}.py" for module in compiled.MODULES]
+    sources = [f"daemon/core/{module}.py" for module in compiled.MODULES]
     with tempfile.TemporaryDirectory() as folder:
         extensions = mypycify(
-            ["--config-file=", "--ignore-missing-imports", *paths], target_dir=folder, group_name="tickcast"
+            ["--config-file=", "--ignore-missing-imports", *sources], target_dir=folder, group_name="tickcast"
         )
         build = Distribution({"name": "tickcast", "ext_modules": extensions}).get_command_obj("build_ext")
-        build.inplace, build.build_temp, build.parallel = True, folder, os.cpu_count()
+        build.inplace, build.build_temp, build.build_lib = True, folder, folder
         build.ensure_finalized()
         build.run()
-    compiled.STAMP.write_text(json.dumps(compiled.sources()), "utf-8")
-
-
-def main() -> None:
-    """Compile, or remove what was compiled."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--remove", action="store_true", help="take the machine code away")
-    options = parser.parse_args()
-    if options.remove:
-        remove()
-    else:
-        compile_core()
+    compiled.STAMP.write_text(json.dumps(compiled.hashes()), "utf-8")
 
 
 if __name__ == "__main__":

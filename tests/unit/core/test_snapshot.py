@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.core.instrument import NEVER, Instrument
+from daemon.core.instrument import FIELDS, NEVER, Instrument
 from daemon.core.intervals import Track
 from daemon.core.kept_scores import Pending, Scores, pack_pending, pack_track, unpack
 from daemon.core.snapshot import MAGIC, Snapshot, SnapshotError, decode, encode, encode_reset
@@ -93,7 +93,7 @@ def instrument(cells: tuple[float, ...] = (1e-8, -2.5), **facts: Any) -> Instrum
 
 def bits(snapshot: Snapshot) -> dict[str, Any]:
     """Return all that a snapshot says, floats by their bits, so that NaN equals itself and -0.0 is not 0.0."""
-    names = sorted(set(Instrument.__slots__) - {"slot", "cells", "scores", "packed_scores"})
+    names = sorted(set(FIELDS) - {"slot", "cells", "scores", "packed_scores"})
     facts = {name: _bits(getattr(snapshot.instrument, name)) for name in names}
     packed = snapshot.instrument.packed_scores
     scores = snapshot.instrument.scores or (unpack(packed) if packed else None)
