@@ -19,10 +19,10 @@ from daemon.model.maps import Map, make_map
 from daemon.model.program import Node, Program
 from daemon.model.stack import LAYERS_MAX, Stack
 
-#: Chosen for thin waves: on 2 x LSTM(64) one of up to 4 rows took 23 us, against 30 us on tiles of 8 rows, and most
-#: waves of real feeds are that thin; waves of 500 rows took 2.1 us a row on either (AMD EPYC with AVX-512).
-#: Slots of 4 and 8 rows agreed on every kernel of OpenBLAS tried, those of 16 not on Haswell and Zen.
-TILE_ROWS = 4
+#: Slots of 4 and 8 rows agreed on every kernel of OpenBLAS tried, those of 16 not on Haswell and Zen. Waves of 500 rows
+#: took as long on either with AVX-512, and a fifth less on 8 rows without. A wave of fewer rows takes fewer where that
+#: gives the same bits (`daemon.model.stack`).
+TILE_ROWS = 8
 
 
 class NumpyStep:

@@ -10,6 +10,7 @@ the layer above reads its input. `daemon.model.front` says which rows a turn rea
 
 from __future__ import annotations
 
+from itertools import takewhile
 from math import prod
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ from daemon.model.front import TOGETHER, Front, Run
 
 #: Most layers of a stack: start states stand on the board once for every layer.
 LAYERS_MAX = 8
-#: Tiles whose halves are tried.
+#: Fewer rows than a tile's that are tried, and in how many tiles. One alone is another function of BLAS.
+THIN = (4, 2)
 TRIED = 8
 
 
@@ -45,8 +47,8 @@ class Stack:
         self._blocks, _, self._units = cell.weights[0].shape
         #: Floats of one row's state: for each layer h, then what else it carries.
         self.state_size = self._layers * tensors * self._units
-        #: Rows up to which a wave takes only so many: half a tile, or 0 where it has to be a whole one.
-        self._thin_rows = tile_rows // 2 if tile_rows > 1 and self._halves_agree() else 0
+        #: Fewer rows than a tile's that a thin wave may take, the most first: those that give the bits of whole tiles.
+        self._thin = list(takewhile(self._agrees, (rows for rows in THIN if rows < tile_rows)))
         self._works: dict[tuple[int, int], Work] = {}
         self._product = np.empty(TOGETHER * self._blocks * tile_rows * self._units, np.float32)
         self._reserve(0)
@@ -82,7 +84,7 @@ class Stack:
         final : float32 array, shape (ends, state_size): the states that `waves.final` names
         finite : bool array, shape (rows,): whether the state after each row is
         """
-        front = Front(waves, self._layers, self._tile_rows, self._thin_rows)
+        front = Front(waves, self._layers, self._tile_rows, self._thin)
         if front.rows > len(self._kept):
             self._reserve(front.rows)
         start = start.reshape(len(start), self._layers, self._tensors, self._units)
@@ -149,15 +151,12 @@ class Stack:
             work = self._works[rows, layers] = Work(products, self._cell.parts(z))
         return work
 
-    def _halves_agree(self) -> bool:
-        """Tell whether products of half a tile give the bits of whole ones; `daemon.model.selftest` proves it anew."""
-        tile, half = self._tile_rows, self._tile_rows // 2
+    def _agrees(self, rows: int) -> bool:
+        """Tell whether products of so many rows give the bits of whole tiles; the self-test proves it anew."""
         draw = np.random.default_rng(0)
         for weight in self._cell.weights:
-            rows = draw.standard_normal((TRIED, 1, tile, weight.shape[1])).astype(np.float32)
-            whole = rows @ weight
-            for low in (0, half):
-                part = slice(low, low + half)
-                if not np.array_equal(rows[:, :, part] @ weight, whole[:, :, part]):
-                    return False
+            tiles = draw.standard_normal((TRIED, self._tile_rows, weight.shape[1])).astype(np.float32)
+            whole, parts = tiles[:, np.newaxis] @ weight, tiles.reshape(-1, 1, rows, weight.shape[1]) @ weight
+            if whole.swapaxes(1, 2).tobytes() != parts.swapaxes(1, 2).tobytes():
+                return False
         return True
