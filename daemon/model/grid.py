@@ -1,8 +1,8 @@
 """Products on tiles: every matrix product of a step has one fixed number of rows.
 
 BLAS results depend on the number of rows of a product and, on some CPUs, on a row's place among them. So products run
-on tiles of `tile_rows` rows, never more or fewer; slots of a tile that hold no row hold anything, since a row's result
-depends on no other.
+on tiles of `tile_rows` rows, never more, and fewer only where that was seen to give the same bits. A slot without a row
+may hold anything: a row's result depends on no other.
 """
 
 from __future__ import annotations

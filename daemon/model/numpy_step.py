@@ -1,8 +1,8 @@
 """The step that runs a converted model on numpy alone.
 
-Layer by layer instead of tick by tick: what does not depend on the state (input projections, dense layers) runs for
-the whole batch at once, and only the recurrent part goes wave by wave. Real feeds have few instruments that make most
-of the ticks, so waves are thin and this is most of the speed.
+Part by part instead of tick by tick: what carries no state runs for the whole batch at once, and recurrent layers on
+one another run wave by wave, together (`daemon.model.stack`). Real feeds have few instruments that make most of the
+ticks, so waves are thin, and what they cost is the number of calls.
 """
 
 from __future__ import annotations

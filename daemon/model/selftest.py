@@ -118,7 +118,7 @@ def check_scan(step: Step) -> None:
     ------
     BundleError : if any bit differs
     """
-    sizes = (2 * step.tile_rows + 1, step.tile_rows + 1, *(step.tile_rows,) * 3, 2, 1, 1)
+    sizes = (2 * step.tile_rows + 1, step.tile_rows + 1, *(step.tile_rows,) * 3, 3, 2, 1, 1)
     bounds = (0, *accumulate(sizes))
     chains, rows = sizes[0], bounds[-1]
     waves = Waves(bounds, np.arange(chains, chains + rows))
