@@ -17,7 +17,7 @@ from daemon.core.step import F32, Waves
 
 def one_wave(rows: int) -> Waves:
     """Return the order of a single step: each row a chain of its own."""
-    return Waves((0, rows), np.arange(rows, 2 * rows))
+    return Waves((0, rows), np.arange(rows))
 
 
 def tiles_of(rows: int, tile_rows: int) -> int:

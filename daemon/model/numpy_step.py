@@ -53,7 +53,7 @@ class NumpyStep:
         """Advance whole chains; see `daemon.core.step.Step`."""
         values, finite, columns = [x], np.ones(len(x), np.bool_), 0
         if not len(x):
-            return np.empty((0, self.n_outputs), np.float32), start[waves.final], finite
+            return np.empty((0, self.n_outputs), np.float32), start[:0], finite
         final = np.empty((len(waves.final), self.state_size), np.float32)
         # A model that overflows is an outcome, not a fault of ours: `finite` says so, row by row.
         with np.errstate(all="ignore"):

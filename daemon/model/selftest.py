@@ -121,7 +121,7 @@ def check_scan(step: Step) -> None:
     sizes = (2 * step.tile_rows + 1, step.tile_rows + 1, *(step.tile_rows,) * 3, 3, 2, 1, 1)
     bounds = (0, *accumulate(sizes))
     chains, rows = sizes[0], bounds[-1]
-    waves = Waves(bounds, np.arange(chains, chains + rows))
+    waves = Waves(bounds, np.arange(rows))
     x, _ = _rows(step, rows)
     _, start = _rows(step, chains)
     for got, expected in zip(step.scan(x, start, waves), scan_waves(step, x, start, waves), strict=True):
