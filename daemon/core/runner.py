@@ -52,12 +52,11 @@ class Runner:
         """Step every row from its own state, score what has come true, and keep the last states."""
         slots = np.array([row.instrument.slot for row in rows], np.intp)
         planned = plan(slots, np.array([row.reset is not None for row in rows]))
-        order = planned.order
         x = self._features.inputs([row.features for row in rows])
         with np.errstate(over="ignore", invalid="ignore"):
-            y, final, finite = self._step.scan(x[order], self._table.gather(planned.start_slots), planned.waves)
+            y, final, finite = self._step.scan(x[planned.order], self._table.gather(planned.start_slots), planned.waves)
             outputs, sound = np.empty_like(y), np.empty(len(rows), np.bool_)
-            outputs[order], sound[order] = y, finite
+            outputs[planned.order], sound[planned.order] = y, finite
             outlook = self._outlook(rows, outputs)
             sound &= outlook.finite
             sound &= np.isfinite(x).all(axis=1)  # a saturated cell can make a finite output of an infinite input
@@ -65,8 +64,7 @@ class Runner:
             if not sound.all():
                 broken = self._mend(rows, x, outputs, final, sound, planned)
                 outlook = self._outlook(rows, outputs)
-        ends = planned.end_slots
-        self._table.scatter(ends[ends >= 0], final[ends >= 0])
+        self._table.scatter(planned.end_slots, final)
         levels, scored = self._scorer.run(rows, outlook, broken)
         return Ran(x, outputs, levels, broken, scored)
 

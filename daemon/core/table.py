@@ -58,7 +58,10 @@ class StateTable:
         return rows
 
     def scatter(self, slots: Index, states: F32) -> None:
-        """Write rows; no slot may stand twice."""
+        """Write rows; no slot may stand twice, and slot -1 stands for none."""
+        taken = slots >= 0
+        if not taken.all():
+            slots, states = slots[taken], states[taken]
         self._rows[slots] = states
 
     def _grow(self) -> None:

@@ -61,7 +61,7 @@ def plan(slots: Index, resets: Bools) -> Plan:
     chain_of_row[by_slot] = chain
 
     first, last = first[longest], (first + length)[longest] - 1
-    final = len(first) + bounds[wave[last]] + np.arange(len(first))
+    final = bounds[wave[last]] + np.arange(len(first))
     return Plan(
         order,
         Waves(tuple(bounds.tolist()), final),

@@ -8,7 +8,7 @@ w + l; the start states of layer l stand in block l.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from operator import neg
 from typing import NamedTuple
@@ -42,17 +42,20 @@ class Front:
     Parameters
     ----------
     layers : number of layers of the stack
-    thin_rows : a wave of up to so many rows is worked on as so many, a wider one in whole tiles
+    thin : numbers of rows, the largest first: a wave of up to so many is worked on as so many, a wider one in tiles
     """
 
-    def __init__(self, waves: Waves, layers: int, tile_rows: int, thin_rows: int) -> None:
+    def __init__(self, waves: Waves, layers: int, tile_rows: int, thin: Sequence[int]) -> None:
         self._layers = layers
         self._tile_rows = tile_rows
         bounds = np.array(waves.bounds)
         sizes = bounds[1:] - bounds[:-1]
         tiles = -(-sizes // tile_rows)
+        at_work = tiles * tile_rows
+        for rows in thin:
+            at_work[sizes <= rows] = rows
         #: Rows of each wave as they are worked on.
-        self._rows: list[int] = np.where(sizes <= thin_rows, thin_rows, tiles * tile_rows).tolist()
+        self._rows: list[int] = at_work.tolist()
         # The widest wave that is written to a block is the top layer's; before its first one stand start states.
         widths = tiles.tolist()
         #: First tile of each block; the last entry is the end.

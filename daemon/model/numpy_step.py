@@ -1,8 +1,8 @@
 """The step that runs a converted model on numpy alone.
 
-Layer by layer instead of tick by tick: what does not depend on the state (input projections, dense layers) runs for
-the whole batch at once, and only the recurrent part goes wave by wave. Real feeds have few instruments that make most
-of the ticks, so waves are thin and this is most of the speed.
+Part by part instead of tick by tick: what carries no state runs for the whole batch at once, and recurrent layers on
+one another run wave by wave, together (`daemon.model.stack`). Real feeds have few instruments that make most of the
+ticks, so waves are thin, and what they cost is the number of calls.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from daemon.model.maps import Map, make_map
 from daemon.model.program import Node, Program
 from daemon.model.stack import LAYERS_MAX, Stack
 
-#: Chosen for thin waves: on 2 x LSTM(64) one of up to 4 rows took 23 us, against 30 us on tiles of 8 rows, and most
-#: waves of real feeds are that thin; waves of 500 rows took 2.1 us a row on either (AMD EPYC with AVX-512).
-#: Slots of 4 and 8 rows agreed on every kernel of OpenBLAS tried, those of 16 not on Haswell and Zen.
-TILE_ROWS = 4
+#: Slots of 4 and 8 rows agreed on every kernel of OpenBLAS tried, those of 16 not on Haswell and Zen. Waves of 500 rows
+#: took as long on either with AVX-512, and a fifth less on 8 rows without. A wave of fewer rows takes fewer where that
+#: gives the same bits (`daemon.model.stack`).
+TILE_ROWS = 8
 
 
 class NumpyStep:
@@ -53,7 +53,7 @@ class NumpyStep:
         """Advance whole chains; see `daemon.core.step.Step`."""
         values, finite, columns = [x], np.ones(len(x), np.bool_), 0
         if not len(x):
-            return np.empty((0, self.n_outputs), np.float32), start[waves.final], finite
+            return np.empty((0, self.n_outputs), np.float32), start[:0], finite
         final = np.empty((len(waves.final), self.state_size), np.float32)
         # A model that overflows is an outcome, not a fault of ours: `finite` says so, row by row.
         with np.errstate(all="ignore"):

@@ -25,7 +25,7 @@ from daemon.model.bundle import Bundle, Engine
 #: Bound on |step - Keras| in units of max(1, |Keras|): float32 sums in another order differ by about 1e-7.
 TOLERANCE = 1e-5
 #: Best first; `daemon.model.numpy_step.TILE_ROWS` says why. One row per product leaves no neighbours.
-TILES = (4, 8, 2, 1)
+TILES = (8, 4, 2, 1)
 #: Rows whose bits are compared in every slot.
 PROBES = 4
 #: Functions that steps and features rest on: of any number, and of positive ones.
@@ -118,10 +118,10 @@ def check_scan(step: Step) -> None:
     ------
     BundleError : if any bit differs
     """
-    sizes = (2 * step.tile_rows + 1, step.tile_rows + 1, *(step.tile_rows,) * 3, 2, 1, 1)
+    sizes = (2 * step.tile_rows + 1, step.tile_rows + 1, *(step.tile_rows,) * 3, 3, 2, 1, 1)
     bounds = (0, *accumulate(sizes))
     chains, rows = sizes[0], bounds[-1]
-    waves = Waves(bounds, np.arange(chains, chains + rows))
+    waves = Waves(bounds, np.arange(rows))
     x, _ = _rows(step, rows)
     _, start = _rows(step, chains)
     for got, expected in zip(step.scan(x, start, waves), scan_waves(step, x, start, waves), strict=True):

@@ -10,7 +10,8 @@ the layer above reads its input. `daemon.model.front` says which rows a turn rea
 
 from __future__ import annotations
 
-from math import prod
+from itertools import takewhile
+from math import isfinite, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,8 @@ from daemon.model.front import TOGETHER, Front, Run
 
 #: Most layers of a stack: start states stand on the board once for every layer.
 LAYERS_MAX = 8
-#: Tiles whose halves are tried.
+#: Fewer rows than a tile's that are tried, and in how many tiles. One alone is another function of BLAS.
+THIN = (4, 2)
 TRIED = 8
 
 
@@ -45,8 +47,8 @@ class Stack:
         self._blocks, _, self._units = cell.weights[0].shape
         #: Floats of one row's state: for each layer h, then what else it carries.
         self.state_size = self._layers * tensors * self._units
-        #: Rows up to which a wave takes only so many: half a tile, or 0 where it has to be a whole one.
-        self._thin_rows = tile_rows // 2 if tile_rows > 1 and self._halves_agree() else 0
+        #: Fewer rows than a tile's that a thin wave may take, the most first: those that give the bits of whole tiles.
+        self._thin = list(takewhile(self._agrees, (rows for rows in THIN if rows < tile_rows)))
         self._works: dict[tuple[int, int], Work] = {}
         self._product = np.empty(TOGETHER * self._blocks * tile_rows * self._units, np.float32)
         self._reserve(0)
@@ -79,10 +81,10 @@ class Stack:
         Returns
         -------
         hidden : per layer, float32 array, shape (rows, units)
-        final : float32 array, shape (ends, state_size): the states that `waves.final` names
+        final : float32 array, shape (ends, state_size): the states after the rows that `waves.final` names
         finite : bool array, shape (rows,): whether the state after each row is
         """
-        front = Front(waves, self._layers, self._tile_rows, self._thin_rows)
+        front = Front(waves, self._layers, self._tile_rows, self._thin)
         if front.rows > len(self._kept):
             self._reserve(front.rows)
         start = start.reshape(len(start), self._layers, self._tensors, self._units)
@@ -90,18 +92,15 @@ class Stack:
         for run in front.runs():
             self._run(run)
         final = np.empty((len(waves.final), *start.shape[1:]), np.float32)
-        idle = waves.final < len(start)
-        row = np.where(idle, 0, waves.final - len(start))
         hidden, finite = [], np.ones(len(x), np.bool_)
         for layer in range(self._layers):
             after = front.after(layer)
             for tensor, states in ((-1, self._kept), (0, self._hidden)):
                 own = states[after, layer]
-                final[:, layer, tensor] = own[row]
-                if not np.isfinite(own.sum()):  # quick, but finite values can overflow in it
+                final[:, layer, tensor] = own[waves.final]
+                if not isfinite(own.sum()):  # quick, but finite values can overflow in it
                     finite &= np.isfinite(own).all(axis=1)
             hidden.append(own)
-        final[idle] = start[waves.final[idle]]
         return hidden, final.reshape(len(final), -1), finite
 
     def _place(self, x: F32, start: F32, front: Front) -> None:
@@ -121,16 +120,15 @@ class Stack:
         windows = [self._times(board, run, run.source) for board in self._windows[run.first : run.last]]
         windows = [w.reshape(run.times, -1, 1, min(run.rows, self._tile_rows), w.shape[-1]) for w in windows]
         kept, hidden = self._kept[:, run.first : run.last], self._hidden[:, run.first : run.last]
-        # Walking along arrays is the quickest way to all these views.
-        for before, after, ahead, *lefts in zip(
+        # Walking along arrays is the quickest way to all these views, and map the quickest loop.
+        for before, after, ahead, lefts in zip(
             self._times(kept, run, run.source),
             self._times(kept, run, run.target),
             self._times(hidden, run, run.target),
-            *windows,
+            zip(*windows, strict=True),
             strict=True,
         ):
-            for left, weight, product in zip(lefts, weights, work.products, strict=True):
-                np.matmul(left, weight, product)
+            list(map(np.matmul, lefts, weights, work.products))
             ahead[...] = advance(work.parts, before, after)
 
     def _times(self, values: F32, run: Run, tile: int) -> F32:
@@ -149,15 +147,12 @@ class Stack:
             work = self._works[rows, layers] = Work(products, self._cell.parts(z))
         return work
 
-    def _halves_agree(self) -> bool:
-        """Tell whether products of half a tile give the bits of whole ones; `daemon.model.selftest` proves it anew."""
-        tile, half = self._tile_rows, self._tile_rows // 2
+    def _agrees(self, rows: int) -> bool:
+        """Tell whether products of so many rows give the bits of whole tiles; the self-test proves it anew."""
         draw = np.random.default_rng(0)
         for weight in self._cell.weights:
-            rows = draw.standard_normal((TRIED, 1, tile, weight.shape[1])).astype(np.float32)
-            whole = rows @ weight
-            for low in (0, half):
-                part = slice(low, low + half)
-                if not np.array_equal(rows[:, :, part] @ weight, whole[:, :, part]):
-                    return False
+            tiles = draw.standard_normal((TRIED, self._tile_rows, weight.shape[1])).astype(np.float32)
+            whole, parts = tiles[:, np.newaxis] @ weight, tiles.reshape(-1, 1, rows, weight.shape[1]) @ weight
+            if whole.swapaxes(1, 2).tobytes() != parts.swapaxes(1, 2).tobytes():
+                return False
         return True

@@ -59,7 +59,7 @@ class WindowStep:
         windows = np.concatenate([past[source], self._own(start, x)], axis=1)
         y, finite = self._answers(known, windows, missing[source])
         y[~finite] = np.nan
-        after = self._states(known, past[waves.final], missing[waves.final])
+        after = self._states(known, past[len(start) + waves.final], missing[len(start) + waves.final])
         finite &= np.isfinite(known[windows]).all(axis=(1, 2))
         return y, after, finite
 
@@ -105,7 +105,7 @@ class WindowStep:
         rows = [windows[order[:many], missing[order[:many]] + wave] for wave, many in enumerate(alive)]
         last = bounds[length - 1] + np.arange(count)
         start = np.repeat(self.inner.initial_state[np.newaxis], count, axis=0)
-        waves = Waves(tuple(bounds.tolist()), count + last)
+        waves = Waves(tuple(bounds.tolist()), last)
         y, _, finite = self.inner.scan(known[np.concatenate(rows)], start, waves)
         whole = np.logical_and.reduceat(finite[_chain_order(bounds, length)], np.cumsum(length) - length)
         found, sound = np.empty_like(y[:count]), np.empty(count, np.bool_)

@@ -45,7 +45,7 @@ def chains(lengths):
     alive = [[chain for chain in range(len(lengths)) if lengths[chain] > wave] for wave in range(max(lengths))]
     bounds = np.concatenate([[0], np.cumsum([len(each) for each in alive])])
     place = {(chain, wave): bounds[wave] + at for wave, each in enumerate(alive) for at, chain in enumerate(each)}
-    final = [len(lengths) + place[chain, length - 1] for chain, length in enumerate(lengths)]
+    final = [place[chain, length - 1] for chain, length in enumerate(lengths)]
     mine = [[place[chain, wave] for wave in range(length)] for chain, length in enumerate(lengths)]
     return Waves(tuple(bounds.tolist()), np.array(final)), mine
 

@@ -55,6 +55,15 @@ def test_gathered_rows_are_copies_and_minus_one_is_the_initial_state():
     assert table.gather(slots).tolist() == [[9, 9, 9], [1, 2, 3]]
 
 
+def test_what_is_written_to_minus_one_goes_nowhere():
+    table = StateTable(INITIAL)
+    slots = np.array([table.take() for _ in range(FIRST_CAPACITY)])
+    states = np.arange(9, dtype=np.float32).reshape(-1, 3)
+    table.scatter(np.array([slots[1], -1, slots[0]]), states)
+    assert table.gather(slots[:2]).tolist() == [states[2].tolist(), states[0].tolist()]
+    assert (table.gather(slots[2:]) == INITIAL).all()
+
+
 def test_the_least_recently_accepted_instrument_gives_way():
     partition = Partition(2, ResetCause.FIRST)
     a, b, c = (newcomer(name=name) for name in "ABC")
