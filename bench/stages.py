@@ -45,7 +45,7 @@ def main() -> None:
     connection = Connection.from_settings(settings.kafka)
     source, sink, assigned = join(settings, connection)
     joined = time.time()
-    pipeline = build_engine(settings).model.pipeline
+    pipeline = build_engine(settings).pipeline
     gc.freeze()  # as the daemon does
     gc.set_threshold(GC_THRESHOLD, 20, 20)
     built = time.time()

@@ -84,7 +84,7 @@ def fill(settings: Settings, instruments: int) -> None:
     for partition, end in ends.items():
         marker = Marker(group, topic, engine.revision, end, 0, 0, ResetCause.FIRST)
         names = map(name_of, range(partition, instruments, PARTITIONS))
-        for messages in pieces(engine.model.pipeline, marker, partition, names, snapshots):
+        for messages in pieces(engine.pipeline, marker, partition, names, snapshots):
             source.poll(0.0, 1)  # or the group thinks that we hang
             sink.commit(Outgoing({"state": messages}), {partition: end}, source.group_metadata())
     sink.close()
