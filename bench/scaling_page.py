@@ -34,7 +34,7 @@ COSTS = {
 BREAKS = (
     "**The state topic**, long before anything else. 10 million instruments at 1 million ticks/s write {often_mb} MB/s"
     " of snapshots with a checkpoint every {often} s, {seldom_mb} MB/s with one every {seldom} s, before any copy;"
-    " ticks and forecasts together are {stream_mb} MB/s. `checkpoint_seconds` is the remedy, a longer replay its price.",
+    " ticks and forecasts are {stream_mb} MB/s. `checkpoint_seconds` is the remedy, a longer replay the price.",
     "**One instrument.** Its ticks go through one partition and one process, one after the other: {hot} ticks/s with"
     " {client} here. More processes do not change it, a faster core does.",
     "**One partition.** The same holds for all of its instruments together: {one} ticks/s. So there are at least as"
