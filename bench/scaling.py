@@ -1,6 +1,6 @@
 """Measures how tickcast scales on this machine, and writes docs/scaling.md from it and from the model.
 
-    python -m bench.scaling docs/scaling.md                                measures all of it: half an hour
+    python -m bench.scaling docs/scaling.md                                measures all of it, a quarter of an hour
     python -m bench.scaling docs/scaling.md --only workers costs           these alone; the others stay
     python -m bench.scaling docs/scaling.md --only                         nothing: writes the page anew
 
@@ -24,8 +24,8 @@ KEPT = Path(__file__).with_suffix(".json")
 
 def wide(clients: Sequence[str]) -> Found:
     """Measure instruments in one process; the single one is the hot one."""
-    hot = run("bench.wide", "--instruments", "1", "--partitions", "1")["sizes"]
-    return {"sizes": [*hot, *run("bench.wide")["sizes"]]}
+    alone = run("bench.wide", "--instruments", "1", "1000", "--partitions", "1")["sizes"]
+    return {"sizes": [*alone, *run("bench.wide", "--instruments", "10000", "100000", "1000000")["sizes"]]}
 
 
 def start(clients: Sequence[str]) -> Found:

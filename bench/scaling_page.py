@@ -50,7 +50,8 @@ BREAKS = (
 
 def costs_of(kept: Found, client: str) -> Costs:
     """Put the costs of a client together from all that was measured."""
-    of_client, sizes, stages = kept["costs"][client], kept["wide"]["sizes"], kept["start"][str(MILLION)]["stages"]
+    of_client, sizes, starts = kept["costs"][client], kept["wide"]["sizes"], kept["start"]
+    stages = starts[max(filter(str.isdecimal, starts), key=int)]["stages"]
     hot, few = (next(size for size in sizes if size["instruments"] == count) for count in (1, FEW))
     many = max(sizes, key=lambda size: size["instruments"])
     per_second = "records read, a second", "snapshots put back, a second", "ticks replayed, a second"

@@ -8,20 +8,24 @@ from pathlib import Path
 import pytest
 
 from bench.scaling import KEPT
-from bench.scaling_page import SECTIONS, costs_of
+from bench.scaling_page import SECTIONS, Found, costs_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
 
 
+@pytest.fixture(scope="module")
+def kept() -> Found:
+    """What was measured."""
+    return json.loads(KEPT.read_text("utf-8"))
+
+
 @pytest.mark.parametrize("name", SECTIONS)
-def test_a_section_is_what_was_measured(name: str) -> None:
+def test_a_section_is_what_was_measured(name: str, kept: Found) -> None:
     """`python -m bench.scaling docs/scaling.md --only` writes the page anew from what is kept."""
-    kept = json.loads(KEPT.read_text("utf-8"))
     assert f"<!-- {name} -->\n\n{SECTIONS[name](kept)}\n\n<!-- /{name} -->" in PAGE.read_text("utf-8")
 
 
-def test_the_costs_of_a_client_are_those_that_were_measured() -> None:
-    kept = json.loads(KEPT.read_text("utf-8"))
+def test_the_costs_of_a_client_are_those_that_were_measured(kept: Found) -> None:
     for client, measured in kept["costs"].items():
         costs = costs_of(kept, client)
         assert (costs.tick_us, costs.snapshot_us) == (measured["tick_us"], measured["snapshot_us"])
