@@ -38,8 +38,8 @@ from daemon.transport.connection import Connection
 from daemon.transport.port import Outgoing
 from schemas import ResetCause
 
-#: Ticks in the log; where they end the checkpoints stand, so that nothing is to be replayed.
-TICKS = 4000
+#: Ticks in the log, and the share of them before the checkpoints: the others are to be replayed.
+TICKS, SAVED = 40_000, 0.5
 #: Snapshots of one transaction while the topic is filled.
 PIECE = 5000
 #: A prime: last ticks of neighbours are far from each other.
@@ -61,7 +61,7 @@ def measure(on: Rig, bundle: Path, instruments: int) -> dict[str, Any]:
     daemon.start().wait_ready(READY_SECONDS)
     found = {"ready_seconds": time.monotonic() - began, **resident(daemon)}
     held = daemon.metrics()["tickcast_active_instruments"]
-    assert held == instruments, f"{held:.0f} of {instruments} instruments came back"
+    assert held >= instruments, f"{held:.0f} of {instruments} instruments came back"
     daemon.stop()
     return {**found, "stages": stages}
 
@@ -73,18 +73,18 @@ def fill_state(settings: dict[str, Any], instruments: int) -> None:
 
 
 def fill(settings: Settings, instruments: int) -> None:
-    """Join the group, and commit a checkpoint of every partition where its ticks end."""
+    """Join the group, and commit a checkpoint of every partition in the middle of its ticks."""
     source, sink, assigned = join(settings, Connection.from_settings(settings.kafka))
     assert len(assigned) == PARTITIONS
     engine = build_engine(settings)
     bundle = Bundle.load(settings.model.bundle)
     snapshots = seeds(bundle, self_test(bundle))
-    ends = {partition: end for partition, (_, end) in source.bounds(assigned).items()}
+    ends = {partition: int(SAVED * end) for partition, (_, end) in source.bounds(assigned).items()}
     group, topic = settings.kafka.group_id, source.topic_id()
     for partition, end in ends.items():
         marker = Marker(group, topic, engine.revision, end, 0, 0, ResetCause.FIRST)
         names = map(name_of, range(partition, instruments, PARTITIONS))
-        for messages in pieces(engine.model.pipeline, marker, partition, names, snapshots):
+        for messages in pieces(engine.pipeline, marker, partition, names, snapshots):
             source.poll(0.0, 1)  # or the group thinks that we hang
             sink.commit(Outgoing({"state": messages}), {partition: end}, source.group_metadata())
     sink.close()
@@ -104,7 +104,7 @@ def pieces(
 
 
 def clone(snapshots: list[bytes], name: str, end: int) -> Snapshot:
-    """Return the snapshot of an instrument by this name, whose last tick was some way before the end."""
+    """Return the snapshot of an instrument by this name, whose last tick was some way before `end`."""
     number = int(name.removeprefix(NAME))
     snapshot = decode(name, snapshots[number % SEED_INSTRUMENTS])
     snapshot.instrument.last_offset = number * SPREAD % end

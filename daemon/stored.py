@@ -79,9 +79,8 @@ class Stored:
 
     def taken(self, marker: Marker) -> Iterator[tuple[bytes, Snapshot | SnapshotError]]:
         """Yield what `snapshots` does, and let go of every value: they are as large as the states that come of them."""
-        while self.values:
-            key, value = self.values.popitem()
-            yield key, _read(key, value, marker)
+        for key in list(self.values):
+            yield key, _read(key, self.values.pop(key), marker)
 
 
 def blank(key: bytes, marker: Marker) -> Snapshot:

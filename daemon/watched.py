@@ -28,8 +28,6 @@ PREFIX = "tickcast_"
 COLLAPSED_RATIO = 0.01
 #: Bounds of the distribution of that share; the first is the one that counts.
 RATIO_BUCKETS = (COLLAPSED_RATIO, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-
-
 #: Instruments that a scrape looks at, those that ticked last: it holds up the loop, some 20 ms for so many.
 LOOKED_AT_MAX = 50_000
 
