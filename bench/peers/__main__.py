@@ -1,0 +1,88 @@
+"""tickcast and its peers on one broker, each alone, turn by turn; and the page that says what came of it.
+
+    python -m bench.peers run [--quick] [--only KEY ...]     measures, and writes bench/peers/results/DATE.json
+    python -m bench.peers report [--quick]                   writes table and plots from the newest of them
+    python -m bench.peers make                               makes the environments and measures nothing
+
+The environments are made on the first run (2 GB, most of it TensorFlow) and kept in `--cache`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.peers.environments import CACHE, java_of, python_of
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Do as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run", help="measure")
+    running.add_argument("--quick", action="store_true", help="a smoke: few ticks, figures that mean nothing")
+    running.add_argument("--only", nargs="+", metavar="KEY", help="these contestants alone")
+    running.add_argument("--out", type=Path, help="the result file; by default one named by the date")
+    making = commands.add_parser("make", help="make the environments")
+    for each in (running, making):
+        each.add_argument("--cache", type=Path, default=CACHE)
+    reporting = commands.add_parser("report", help="write table and plots into the documents")
+    reporting.add_argument("--results", type=Path, help="a result file; by default the newest")
+    options = parser.parse_args()
+    if options.command == "make":
+        make(options.cache)
+    elif options.command == "run":
+        run(options)
+    else:
+        from bench.peers.report import report
+
+        report(options.results or max(RESULTS.glob("*.json")))
+
+
+def make(cache: Path) -> None:
+    """Make every environment."""
+    for peer in ("quix", "bytewax", "keras"):
+        python_of(peer, cache)
+    java_of(cache)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, and write the results as they come."""
+    from bench.peers.contestants import CONTESTANTS
+    from bench.peers.measure import QUICK, Sizes, measure
+    from bench.rig import bench_bundle, computer, rig
+
+    keys = [each.key for each in CONTESTANTS]
+    unknown = sorted(set(options.only or ()) - set(keys))
+    if unknown:
+        raise SystemExit(f"--only {' '.join(unknown)}: known are {', '.join(keys)}")
+    chosen = [each for each in CONTESTANTS if not options.only or each.key in options.only]
+    make(options.cache)
+    out = options.out or RESULTS / f"{datetime.now(UTC).date()}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    machine = computer("kafka-python", "confluent-kafka", "numpy")
+    lines: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder, rig(Path(folder)) as on:
+        bundle = bench_bundle(Path(folder)).path
+        for each in chosen:
+            line: dict[str, Any] = {"key": each.key, "name": each.name, "guarantee": each.guarantee}
+            line |= {"setting": each.setting}
+            if each.missing:
+                print(f"{each.key}: left out, {each.missing}", file=sys.stderr)
+                continue
+            sizes = QUICK if options.quick else Sizes()
+            lines.append(line | measure(on, each, bundle, options.cache, sizes))
+            print(json.dumps(lines[-1]), file=sys.stderr)
+            out.write_text(json.dumps({"machine": machine, "quick": options.quick, "lines": lines}, indent=2), "utf-8")
+    print(f"written: {out}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

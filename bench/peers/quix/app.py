@@ -1,0 +1,55 @@
+"""The model in Quix Streams, as its documentation advises: one function over a stateful dataframe.
+
+The framework hands over one message at a time. What is kept of an instrument lives in its state (RocksDB, with a
+changelog topic), as bytes: JSON, the default of `state.set`, would write the model's 256 floats as text.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from quixstreams import Application, State, message_context  # type: ignore[import-not-found]
+
+from bench.peers.one_tick import OneTick
+from bench.peers.run_settings import read_settings
+
+
+def main() -> None:
+    """Run until stopped."""
+    told = read_settings()
+    work = OneTick(Path(told.bundle))
+
+    def forecast(value: bytes, key: str, timestamp: int, headers: Any, state: State) -> bytes:
+        packed = state.get_bytes("held")
+        held = work.new(key) if packed is None else work.unpack(key, packed)
+        at = message_context()
+        payload, held = work.forecast(
+            value, held, topic=at.topic, partition=at.partition, offset=at.offset, timestamp=timestamp
+        )
+        state.set_bytes("held", work.pack(held))
+        return payload
+
+    app = Application(
+        broker_address=told.bootstrap,
+        consumer_group=told.group,
+        auto_offset_reset="earliest",
+        state_dir=Path(told.directory) / "state",
+        # Without the first a killed process would be waited for until its session ends, 45 s; without the second,
+        # which is random otherwise, until its transaction does, 60 s.
+        consumer_extra_config={"group.instance.id": told.group},
+        producer_extra_config={"transactional.id": told.group} if told.options["exactly_once"] else {},
+        processing_guarantee="exactly-once" if told.options["exactly_once"] else "at-least-once",
+        commit_interval=told.options["commit_interval"],
+        loglevel="WARNING",
+    )
+    ticks = app.topic(told.ticks, key_deserializer="str", value_deserializer="bytes")
+    forecasts = app.topic(told.forecasts, key_serializer="str", value_serializer="bytes")
+    stream = app.dataframe(ticks)
+    stream = stream.apply(forecast, stateful=True, metadata=True)
+    stream.to_topic(forecasts)
+    app.run()
+
+
+if __name__ == "__main__":
+    main()
