@@ -1,7 +1,7 @@
 """tickcast and its peers on one broker, each alone, turn by turn; and the page that says what came of it.
 
     python -m bench.peers run [--quick] [--only KEY ...]     measures, and writes bench/peers/results/DATE.json
-    python -m bench.peers report [--quick]                   writes table and plots from the newest of them
+    python -m bench.peers report                            writes table and plots from the newest of them
     python -m bench.peers make                               makes the environments and measures nothing
 
 The environments are made on the first run (2 GB, most of it TensorFlow) and kept in `--cache`.

@@ -42,7 +42,9 @@ def java_of(cache: Path = CACHE) -> list[str]:
     folder = cache / "kafka_streams"
     sources = sorted((HERE / "kafka_streams").glob("*.java"))
     _once(folder, " ".join([_hash(sources), *STREAMS, *COMPILER]), lambda: _make_java(folder, sources))
-    return [str(java_program()), "-cp", f"{folder / 'classes'}:{folder / 'jars'}/*"]
+    # RocksDB is native code, and the newest Java wants to be told; log lines get the milliseconds since the start.
+    options = ["--enable-native-access=ALL-UNNAMED", "-Dorg.slf4j.simpleLogger.showDateTime=true"]
+    return [str(java_program()), *options, "-cp", f"{folder / 'classes'}:{folder / 'jars'}/*"]
 
 
 def _once(folder: Path, mark: str, make: Callable[[], None]) -> None:

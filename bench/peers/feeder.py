@@ -20,8 +20,8 @@ from bench.rig import PARTITIONS, made_ticks
 from daemon.dev.replay import partition_of
 
 INSTRUMENTS = 500
-#: Enough that a full queue stops nobody, and little enough that a tick is sent as soon as it is stamped.
-SETTINGS = {"linger.ms": 1, "acks": 1, "queue.buffering.max.messages": 1_000_000}
+#: Idempotent, because a retry would else put later ticks before earlier ones; a queue that holds any stock.
+SETTINGS = {"linger.ms": 1, "enable.idempotence": True, "queue.buffering.max.messages": 1_000_000}
 
 
 def send(bootstrap: str, topic: str, ticks: Iterable[Mapping[str, Any]], rate: int | None = None) -> None:

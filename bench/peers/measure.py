@@ -17,6 +17,7 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from bench.peers.agreement import agreement
 from bench.peers.children import Child
 from bench.peers.contestants import Contestant
 from bench.peers.feeder import INSTRUMENTS, feeding, send
@@ -28,6 +29,8 @@ from daemon.config import TopicSettings
 WARM_UP = 0.2
 #: Seconds of a steady rate that are left out: what is still open of the stock's last commit.
 SETTLE_SECONDS = 3.0
+#: Ticks that are sent after the last that counts: some only commit when more comes.
+TAIL_SECONDS = 1.0
 RATES = (1_000, 10_000)
 #: Who cannot work so much faster than the ticks come is not asked: its latency would be the length of the queue.
 HEADROOM = 1.2
@@ -61,6 +64,7 @@ class Run:
         self._on = on
         self._contestant = contestant
         self._sizes = sizes
+        self._bundle = bundle
         self._topics = _topics(on, contestant.key)
         command, environment = contestant.command(on, self._topics, bundle, cache)
         self._log = on.directory / f"{contestant.key}.log"
@@ -77,7 +81,7 @@ class Run:
             found["latency"] = {
                 str(each): self._latency(each) if speed > HEADROOM * each else None for each in RATES
             }
-            found["recovery"] = self._recovery(min(KILL_RATE, int(speed / 4)))
+            found["recovery"] = self._recovery(min(KILL_RATE, int(speed / 2)))
             found["in_all"] = asdict(count(self._sent, self._outcomes))
             return found
         finally:
@@ -101,6 +105,7 @@ class Run:
             "cpu_seconds_per_million_ticks": (cpu[-1] - cpu[warm]) / (share * ticks) * 1e6,
             "peak_megabytes": peak,
             "stock": asdict(count(self._sent, self._outcomes)),
+            "payloads": asdict(agreement(self._reader.samples, self._on, self._topics.ticks, self._bundle)),
         }
 
     def _follow(self, ticks: int) -> list[tuple[int, float]]:
@@ -123,13 +128,14 @@ class Run:
         return looks
 
     def _latency(self, ticks_per_second: int) -> dict[str, float]:
-        seconds = SETTLE_SECONDS + self._sizes.seconds
+        seconds = SETTLE_SECONDS + self._sizes.seconds + TAIL_SECONDS
         started = time.time()
         with feeding(self._on.bootstrap, self._topics.ticks, ticks_per_second, int(ticks_per_second * seconds)):
             self._sent += int(ticks_per_second * seconds)
             outcomes = self._read_all()
         begin = min(each.sent for each in outcomes if each.sent > started) + SETTLE_SECONDS
-        return percentiles(each.arrived - each.sent for each in outcomes if each.sent > begin)
+        end = begin + self._sizes.seconds
+        return percentiles(each.arrived - each.sent for each in outcomes if begin < each.sent < end)
 
     def _recovery(self, ticks_per_second: int) -> dict[str, Any]:
         before = self._sizes.before_kill_seconds

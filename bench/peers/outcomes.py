@@ -13,6 +13,9 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from bench.rig import PARTITIONS
 
+#: Ticks of each partition whose payloads are compared.
+SAMPLED_OFFSETS = 500
+
 
 class Outcome(NamedTuple):
     """One forecast, as a `read_committed` consumer got it."""
@@ -33,6 +36,8 @@ class Reader:
     """Takes forecasts one by one: a consumer that gathers batches would measure itself."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
+        #: Payloads of the first ticks of every partition, to compare.
+        self.samples: list[bytes] = []
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -62,6 +67,8 @@ class Reader:
             arrived = time.time()
             last = time.monotonic()
             found.append(outcome(message.value(), arrived, message.timestamp()[1] / 1000))
+            if found[-1].offset < SAMPLED_OFFSETS:
+                self.samples.append(message.value())
         return found
 
     def close(self) -> None:
