@@ -1,4 +1,4 @@
-"""Whether a contestant did the same work: its payloads against those of the project's own pipeline on the same ticks."""
+"""Whether a contestant did the same work: its payloads against those of our own pipeline on the same ticks."""
 
 from __future__ import annotations
 

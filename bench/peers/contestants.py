@@ -65,7 +65,7 @@ class Contestant:
         if self.peer == "kafka_streams":
             return [*java_of(cache), *_streams_arguments(told)], environment
         environment |= told.write(directory / "run.json")
-        return [str(python_of(self.peer, cache)), *_python_arguments(self.peer, directory)], environment
+        return [str(python_of(self.peer, cache)), *_python_arguments(self.peer, directory, self.options)], environment
 
 
 def _tickcast(contestant: Contestant, on: Rig, topics: TopicSettings, bundle: Path, directory: Path) -> list[str]:
@@ -83,7 +83,7 @@ def _streams_arguments(told: RunSettings) -> list[str]:
     return ["Main", *places, told.options["guarantee"], str(told.options["commit_ms"])]
 
 
-def _python_arguments(peer: str, directory: Path) -> list[str]:
+def _python_arguments(peer: str, directory: Path, options: Mapping[str, Any]) -> list[str]:
     if peer == "keras":
         return ["-m", "bench.peers.keras.loop"]
     if peer == "quix":
@@ -94,13 +94,13 @@ def _python_arguments(peer: str, directory: Path) -> list[str]:
         "import sys; from pathlib import Path; from bytewax.recovery import init_db_dir; from bytewax import run;"
         f"store = Path({str(store)!r}); store.is_dir() or (store.mkdir(), init_db_dir(store, 1))"
     )
-    return ["-c", f"{program}; {_BYTEWAX}", str(store)]
+    return ["-c", f"{program}; {_BYTEWAX}", str(store), str(options["snapshot_seconds"])]
 
 
 #: `python -m bytewax.run MODULE:FLOW -r STORE`, in the process that has made the store.
 _BYTEWAX = (
     "import runpy;"
-    "sys.argv = ['bytewax.run', 'bench.peers.bytewax.flow:flow', '-r', sys.argv[1], '-s', '10', '-b', '0'];"
+    "sys.argv = ['bytewax.run', 'bench.peers.bytewax.flow:flow', '-r', sys.argv[1], '-s', sys.argv[2], '-b', '0'];"
     "runpy.run_module('bytewax.run', run_name='__main__')"
 )
 
@@ -132,6 +132,11 @@ def _streams(key: str, guarantee: str, commit_ms: int, setting: str) -> Contesta
     return Contestant(f"streams-{key}", "kafka_streams", said, setting, 200_000, options)
 
 
+def _bytewax(batch_size: int, seconds: int, setting: str) -> Contestant:
+    options = {"batch_size": batch_size, "snapshot_seconds": seconds}
+    return Contestant(f"bytewax-{batch_size}", "bytewax", AT_LEAST, setting, 100_000, options)
+
+
 CONTESTANTS = (
     Contestant("tickcast-python", "tickcast", EXACTLY, "kafka-python (default)", 150_000),
     Contestant("tickcast-librdkafka", "tickcast", EXACTLY, "librdkafka", 300_000, {"client": "librdkafka"}),
@@ -142,8 +147,8 @@ CONTESTANTS = (
     _quix("eos-100", 0.1, "commits every 0.1 s"),
     _quix("eos-20", 0.02, "commits every 0.02 s"),
     _quix("alo", 5.0, "commits every 5 s (default)", exactly_once=False),
-    Contestant("bytewax-1000", "bytewax", AT_LEAST, "batches of 1,000 (default)", 60_000, {"batch_size": 1000}),
-    Contestant("bytewax-1", "bytewax", AT_LEAST, "batches of 1", 20_000, {"batch_size": 1}),
+    _bytewax(1000, 10, "batches of 1,000, snapshots every 10 s (default)"),
+    _bytewax(10, 1, "batches of 10, snapshots every 1 s"),
     Contestant("keras-call", "keras", NONE, "`model(x)`", 1_000, {"call": "call"}),
     Contestant("keras-predict", "keras", NONE, "`model.predict(x)`", 200, {"call": "predict"}),
 )

@@ -42,8 +42,9 @@ def java_of(cache: Path = CACHE) -> list[str]:
     folder = cache / "kafka_streams"
     sources = sorted((HERE / "kafka_streams").glob("*.java"))
     _once(folder, " ".join([_hash(sources), *STREAMS, *COMPILER]), lambda: _make_java(folder, sources))
-    # RocksDB is native code, and the newest Java wants to be told; log lines get the milliseconds since the start.
-    options = ["--enable-native-access=ALL-UNNAMED", "-Dorg.slf4j.simpleLogger.showDateTime=true"]
+    # The heap would else grow to a quarter of the machine before anything is collected. RocksDB is native code, and the
+    # newest Java wants to be told. Log lines get the milliseconds since the start.
+    options = ["-Xmx512m", "--enable-native-access=ALL-UNNAMED", "-Dorg.slf4j.simpleLogger.showDateTime=true"]
     return [str(java_program()), *options, "-cp", f"{folder / 'classes'}:{folder / 'jars'}/*"]
 
 
@@ -63,7 +64,9 @@ def _make_python(folder: Path, requirements: Path) -> None:
     install = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--require-hashes", "--requirement"]
     done = subprocess.run([*install, requirements])
     if done.returncode:
-        raise SystemExit(f"{requirements} cannot be installed on Python {sys.version.split()[0]}; its pins are for 3.11")
+        raise SystemExit(
+            f"{requirements} cannot be installed on Python {sys.version.split()[0]}; its pins are for 3.11"
+        )
 
 
 def _make_java(folder: Path, sources: Sequence[Path]) -> None:

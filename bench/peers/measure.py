@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,7 @@ class Run:
         try:
             found: dict[str, Any] = self._throughput()
             speed = found["ticks_per_second"]
-            found["latency"] = {
-                str(each): self._latency(each) if speed > HEADROOM * each else None for each in RATES
-            }
+            found["latency"] = {str(each): self._latency(each) if speed > HEADROOM * each else None for each in RATES}
             found["recovery"] = self._recovery(min(KILL_RATE, int(speed / 2)))
             found["in_all"] = asdict(count(self._sent, self._outcomes))
             return found
@@ -110,7 +108,11 @@ class Run:
 
     def _follow(self, ticks: int) -> list[tuple[int, float]]:
         """Watch the output grow until all ticks are through; return its size and the processor time, look by look."""
-        settings = {"bootstrap.servers": self._on.bootstrap, "group.id": "follow", "isolation.level": "read_uncommitted"}
+        settings = {
+            "bootstrap.servers": self._on.bootstrap,
+            "group.id": "follow",
+            "isolation.level": "read_uncommitted",
+        }
         consumer = Consumer(settings)
         places = [TopicPartition(self._topics.forecasts, partition) for partition in range(PARTITIONS)]
         looks: list[tuple[int, float]] = []
@@ -144,16 +146,20 @@ class Run:
             self._sent += number
             deadline = time.time() + before
             self._read(lambda _: time.time() > deadline)
-            self._child.kill()
             killed = time.time()
+            self._child.kill()
+            restarted = time.time()
             self._child.start()
             after = self._read_all()
         firsts: dict[int, float] = {}
         for each in after:
-            if each.written > killed:
+            if each.written > restarted:  # what was on its way when the process died is no recovery
                 firsts.setdefault(each.partition, each.arrived - killed)
-        first, *_, last = sorted(firsts.values())
-        return {"ticks_per_second": ticks_per_second, "first_seconds": first, "every_partition_seconds": last}
+        return {
+            "ticks_per_second": ticks_per_second,
+            "first_seconds": min(firsts.values(), default=None),
+            "every_partition_seconds": max(firsts.values()) if len(firsts) == PARTITIONS else None,
+        }
 
     def _read_all(self) -> list[Outcome]:
         """Read until every tick sent so far has its forecast, or nothing comes any more."""
@@ -166,7 +172,7 @@ class Run:
 
         return self._read(done)
 
-    def _read(self, done: Any) -> list[Outcome]:
+    def _read(self, done: Callable[[Sequence[Outcome]], bool]) -> list[Outcome]:
         found = self._reader.read(done, PATIENCE_SECONDS)
         self._outcomes += found
         self._child.check()

@@ -130,7 +130,7 @@ class OneTick:
 
 
 class NumpyRow:
-    """Stacked LSTMs with a dense head, one row at a time: one product a layer, since a call costs more than its sums."""
+    """Stacked LSTMs with a dense head, one row at a time; one product a layer, since calls cost more than sums."""
 
     def __init__(self, program: Program) -> None:
         *lstms, head = [node.op for node in program.nodes]

@@ -80,9 +80,7 @@ def outcome(payload: bytes, arrived: float, written: float) -> Outcome:
     """Read a forecast."""
     said = orjson.loads(payload)
     _, partition, offset = said["id"].rsplit("-", 2)
-    return Outcome(
-        arrived, written, said["instrument"], int(partition), int(offset), said["ts"] / 1e9, said["step"]
-    )
+    return Outcome(arrived, written, said["instrument"], int(partition), int(offset), said["ts"] / 1e9, said["step"])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f293
 .middle { text-anchor: middle }
 .card { fill: #ffffff; stroke: #d9e2ec }
 .grid { stroke: #d9e2ec }
-.ours { fill: #3e9c78; stroke: #3e9c78 } .exactly { fill: #6b83c4; stroke: #6b83c4 } .other { fill: #9fb3c8; stroke: #9fb3c8 }
+.ours { fill: #3e9c78; stroke: #3e9c78 } .exactly { fill: #6b83c4; stroke: #6b83c4 }
+.other { fill: #9fb3c8; stroke: #9fb3c8 }
 @media (prefers-color-scheme: dark) {
   text { fill: #e4e9ef } .small { fill: #9fb0c0 } .card { fill: #151b23; stroke: #303b47 } .grid { stroke: #303b47 }
   .ours { fill: #4fb890; stroke: #4fb890 } .exactly { fill: #7f95d6; stroke: #7f95d6 }

@@ -75,8 +75,8 @@ def comparisons(lines: Sequence[Line]) -> Iterator[str]:
             ratio = line["ticks_per_second"] / best["ticks_per_second"]
             less = best["cpu_seconds_per_million_ticks"] / line["cpu_seconds_per_million_ticks"]
             yield (
-                f"tickcast, {line['setting']}: {ratio:.1f} times the ticks/s of {name} at its best ({best['setting']}), "
-                f"exactly once both; {less:.1f} times the ticks a CPU second."
+                f"tickcast, {line['setting']}: {ratio:.1f} times the ticks/s of {name} at its best "
+                f"({best['setting']}), both exactly once; {less:.1f} times the ticks a CPU second."
             )
 
 
@@ -107,4 +107,5 @@ def _latency(line: Line, rate: str) -> str:
 
 def _seconds(line: Line) -> str:
     found = line["recovery"]
-    return f"{found['first_seconds']:.1f} s, {found['every_partition_seconds']:.1f} s"
+    seconds = (found["first_seconds"], found["every_partition_seconds"])
+    return ", ".join("not seen" if each is None else f"{each:.1f} s" for each in seconds)
