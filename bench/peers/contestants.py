@@ -132,9 +132,8 @@ def _streams(key: str, guarantee: str, commit_ms: int, setting: str) -> Contesta
     return Contestant(f"streams-{key}", "kafka_streams", said, setting, 200_000, options)
 
 
-def _bytewax(batch_size: int, seconds: int, setting: str) -> Contestant:
-    options = {"batch_size": batch_size, "snapshot_seconds": seconds}
-    return Contestant(f"bytewax-{batch_size}", "bytewax", AT_LEAST, setting, 100_000, options)
+def _bytewax(seconds: int, setting: str) -> Contestant:
+    return Contestant(f"bytewax-{seconds}", "bytewax", AT_LEAST, setting, 100_000, {"snapshot_seconds": seconds})
 
 
 CONTESTANTS = (
@@ -147,8 +146,8 @@ CONTESTANTS = (
     _quix("eos-100", 0.1, "commits every 0.1 s"),
     _quix("eos-20", 0.02, "commits every 0.02 s"),
     _quix("alo", 5.0, "commits every 5 s (default)", exactly_once=False),
-    _bytewax(1000, 10, "batches of 1,000, snapshots every 10 s (default)"),
-    _bytewax(10, 1, "batches of 10, snapshots every 1 s"),
+    _bytewax(10, "snapshots every 10 s (default)"),
+    _bytewax(1, "snapshots every 1 s"),
     Contestant("keras-call", "keras", NONE, "`model(x)`", 1_000, {"call": "call"}),
     Contestant("keras-predict", "keras", NONE, "`model.predict(x)`", 200, {"call": "predict"}),
 )

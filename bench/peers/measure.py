@@ -148,12 +148,11 @@ class Run:
             self._read(lambda _: time.time() > deadline)
             killed = time.time()
             self._child.kill()
-            restarted = time.time()
             self._child.start()
             after = self._read_all()
         firsts: dict[int, float] = {}
         for each in after:
-            if each.written > restarted:  # what was on its way when the process died is no recovery
+            if each.sent > killed:  # earlier ticks may have been on their way to the broker already
                 firsts.setdefault(each.partition, each.arrived - killed)
         return {
             "ticks_per_second": ticks_per_second,
