@@ -64,11 +64,12 @@ class Reader:
                 if error.code() == KafkaError._PARTITION_EOF or error.retriable():
                     continue
                 raise SystemExit(f"the reader of forecasts failed: {error}")
-            arrived = time.time()
-            last = time.monotonic()
-            found.append(outcome(message.value(), arrived, message.timestamp()[1] / 1000))
+            arrived, last = time.time(), time.monotonic()
+            payload = message.value()
+            assert payload is not None
+            found.append(outcome(payload, arrived, message.timestamp()[1] / 1000))
             if found[-1].offset < SAMPLED_OFFSETS:
-                self.samples.append(message.value())
+                self.samples.append(payload)
         return found
 
     def close(self) -> None:
