@@ -16,7 +16,7 @@ from bench.peers import plots, report
 from bench.peers.agreement import compare, expected_payloads
 from bench.peers.contestants import CONTESTANTS, EXACTLY
 from bench.peers.kafka_streams.export import export
-from bench.peers.one_tick import OneTick
+from bench.peers.one_tick import OneTick, pack, unpack
 from bench.peers.outcomes import Count, Outcome, count, outcome, percentiles, rate
 from bench.peers.run_settings import VARIABLE, RunSettings, read_settings
 from bench.rig import bench_bundle, made_ticks
@@ -42,11 +42,11 @@ def payloads(work: OneTick, ticks: Sequence[InputRecord], *, packed: bool) -> li
         assert tick.value is not None
         name = tick.key.decode()
         held = kept.get(name)
-        held = work.new(name) if held is None else work.unpack(name, held) if packed else held
+        held = work.new(name) if held is None else unpack(held) if packed else held
         payload, held = work.forecast(
             tick.value, held, topic=tick.topic, partition=0, offset=tick.offset, timestamp=tick.timestamp
         )
-        kept[name] = work.pack(held) if packed else held
+        kept[name] = pack(held) if packed else held
         found.append(payload)
     return found
 

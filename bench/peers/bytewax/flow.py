@@ -15,7 +15,7 @@ from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage, KafkaSource, K
 from bytewax.dataflow import Dataflow  # type: ignore[import-not-found]
 from bytewax.operators import StatefulBatchLogic  # type: ignore[import-not-found]
 
-from bench.peers.one_tick import OneTick
+from bench.peers.one_tick import OneTick, pack, unpack
 from bench.peers.run_settings import read_settings
 
 told = read_settings()
@@ -25,8 +25,8 @@ work = OneTick(Path(told.bundle))
 class Forecasting(StatefulBatchLogic):  # type: ignore[misc]
     """One instrument."""
 
-    def __init__(self, snapshot: tuple[str, bytes] | None) -> None:
-        self._held = None if snapshot is None else work.unpack(*snapshot)
+    def __init__(self, snapshot: bytes | None) -> None:
+        self._held = None if snapshot is None else unpack(snapshot)
 
     def on_batch(self, values: list[KafkaSourceMessage]) -> tuple[Iterable[KafkaSinkMessage], bool]:
         """Forecast after each of the messages."""
@@ -45,10 +45,10 @@ class Forecasting(StatefulBatchLogic):  # type: ignore[misc]
         self._held = held
         return out, StatefulBatchLogic.RETAIN
 
-    def snapshot(self) -> tuple[str, bytes]:
+    def snapshot(self) -> bytes:
         """Return what is kept; bytes, since the object goes on changing."""
         assert self._held is not None
-        return self._held.instrument.name, work.pack(self._held)
+        return pack(self._held)
 
 
 flow = Dataflow("forecasts")

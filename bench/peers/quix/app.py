@@ -11,7 +11,7 @@ from typing import Any
 
 from quixstreams import Application, State, message_context  # type: ignore[import-not-found]
 
-from bench.peers.one_tick import OneTick
+from bench.peers.one_tick import OneTick, pack, unpack
 from bench.peers.run_settings import read_settings
 
 #: Beside a `transactional.id` of our own: with a random one, the default, a restart waits until the transaction of the
@@ -27,12 +27,12 @@ def main() -> None:
 
     def forecast(value: bytes, key: str, timestamp: int, headers: Any, state: State) -> bytes:
         packed = state.get_bytes("held")
-        held = work.new(key) if packed is None else work.unpack(key, packed)
+        held = work.new(key) if packed is None else unpack(packed)
         at = message_context()
         payload, held = work.forecast(
             value, held, topic=at.topic, partition=at.partition, offset=at.offset, timestamp=timestamp
         )
-        state.set_bytes("held", work.pack(held))
+        state.set_bytes("held", pack(held))
         return payload
 
     app = Application(
