@@ -85,6 +85,7 @@ class Run:
         finally:
             self._child.kill()
             self._reader.close()
+            _forget(self._on, self._contestant.key)
 
     def _throughput(self) -> dict[str, Any]:
         ticks = max(int(self._contestant.ticks * self._sizes.share), 50)
@@ -95,7 +96,7 @@ class Run:
         peak = self._child.peak_megabytes()
         outcomes = self._read_all()
         written, cpu = zip(*looks, strict=True)
-        warm = next(i for i, number in enumerate(written) if number >= WARM_UP * written[-1])
+        warm = max(i for i, number in enumerate(written) if number <= WARM_UP * written[-1])
         # Offsets count the marks of transactions, too; they are a share of the ticks that does not change.
         share = (written[-1] - written[warm]) / written[-1]
         return {
@@ -185,6 +186,14 @@ def _topics(on: Rig, key: str) -> TopicSettings:
     for created in admin.create_topics([forecasts]).values():
         created.result()
     return on.topics(key)
+
+
+def _forget(on: Rig, key: str) -> None:
+    """Delete all topics of a run, those that a peer has made for itself, too: cleaning them would cost the next one."""
+    admin = AdminClient({"bootstrap.servers": on.bootstrap})
+    ours = [topic for topic in admin.list_topics().topics if f"{key}-" in topic]
+    for deleted in admin.delete_topics(ours).values():
+        deleted.result()
 
 
 def measure(on: Rig, contestant: Contestant, bundle: Path, cache: Path, sizes: Sizes) -> dict[str, Any]:
