@@ -55,7 +55,9 @@ def main() -> None:
 
 def make(cache: Path) -> None:
     """Make every environment."""
-    for peer in ("quix", "bytewax", "keras"):
+    from bench.peers.contestants import PROGRAMS
+
+    for peer in PROGRAMS:
         python_of(peer, cache)
     java_of(cache)
 

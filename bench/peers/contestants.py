@@ -21,6 +21,12 @@ from daemon.model.bundle import Bundle
 
 EXACTLY, AT_LEAST, NONE = "exactly once", "at least once", "none"
 CHECKOUT = HERE.parents[1]
+#: The peers in Python.
+PROGRAMS = {
+    "quix": "bench.peers.quix.app",
+    "bytewax": "bench.peers.bytewax.start",
+    "keras": "bench.peers.keras.loop",
+}
 #: One thread a process, in every Python peer as in tickcast; TensorFlow has its own pool and keeps it.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 
@@ -65,7 +71,7 @@ class Contestant:
         if self.peer == "kafka_streams":
             return [*java_of(cache), *_streams_arguments(told)], environment
         environment |= told.write(directory / "run.json")
-        return [str(python_of(self.peer, cache)), *_python_arguments(self.peer, directory, self.options)], environment
+        return [str(python_of(self.peer, cache)), "-m", PROGRAMS[self.peer]], environment
 
 
 def _tickcast(contestant: Contestant, on: Rig, topics: TopicSettings, bundle: Path, directory: Path) -> list[str]:
@@ -81,28 +87,6 @@ def _streams_arguments(told: RunSettings) -> list[str]:
     export(Bundle.load(told.bundle), model)
     places = [told.bootstrap, told.ticks, told.forecasts, told.group, str(model), told.directory]
     return ["Main", *places, told.options["guarantee"], str(told.options["commit_ms"])]
-
-
-def _python_arguments(peer: str, directory: Path, options: Mapping[str, Any]) -> list[str]:
-    if peer == "keras":
-        return ["-m", "bench.peers.keras.loop"]
-    if peer == "quix":
-        return ["-m", "bench.peers.quix.app"]
-    store = directory / "recovery"
-    # A recovery store has to exist; one with a single partition suits one worker. `init_db_dir` refuses a second time.
-    program = (
-        "import sys; from pathlib import Path; from bytewax.recovery import init_db_dir; from bytewax import run;"
-        f"store = Path({str(store)!r}); store.is_dir() or (store.mkdir(), init_db_dir(store, 1))"
-    )
-    return ["-c", f"{program}; {_BYTEWAX}", str(store), str(options["snapshot_seconds"])]
-
-
-#: `python -m bytewax.run MODULE:FLOW -r STORE`, in the process that has made the store.
-_BYTEWAX = (
-    "import runpy;"
-    "sys.argv = ['bytewax.run', 'bench.peers.bytewax.flow:flow', '-r', sys.argv[1], '-s', sys.argv[2], '-b', '0'];"
-    "runpy.run_module('bytewax.run', run_name='__main__')"
-)
 
 
 def _pinned(peer: str, package: str) -> str:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import orjson
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from bench.rig import PARTITIONS
 
 #: Ticks of each partition whose payloads are compared.
 SAMPLED_OFFSETS = 500
+SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 
 
 class Outcome(NamedTuple):
@@ -61,7 +62,7 @@ class Reader:
                 continue
             error = message.error()
             if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF or error.retriable():
+                if error.retriable():
                     continue
                 raise SystemExit(f"the reader of forecasts failed: {error}")
             arrived, last = time.time(), time.monotonic()
@@ -93,7 +94,8 @@ class Count:
     #: Ticks without a forecast, and forecasts beyond the first of a tick.
     missing: int
     repeated: int
-    #: Ticks of which a forecast was made from another state than all their instrument's ticks before lead to.
+    #: Ticks of which a forecast says another `step` than all their instrument's ticks before lead to: the state behind
+    #: it was not theirs.
     wrong_state: int
 
 
@@ -117,9 +119,6 @@ def percentiles(values: Iterable[float]) -> dict[str, float]:
     """Return p50, p99 and p99.9 in milliseconds, of seconds."""
     settled = sorted(values)
     return {name: 1000 * settled[int(len(settled) * share)] for name, share in SHARES.items()}
-
-
-SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 
 
 def rate(outcomes: Sequence[Outcome], warm_up: float) -> float:
