@@ -21,7 +21,7 @@ from daemon.dev.replay import partition_of
 
 INSTRUMENTS = 500
 #: Idempotent, because a retry would else put later ticks before earlier ones; a queue that holds any stock.
-SETTINGS = {"linger.ms": 1, "enable.idempotence": True, "queue.buffering.max.messages": 1_000_000}
+SETTINGS = {"linger.ms": 1, "enable.idempotence": True, "queue.buffering.max.messages": 1_000_000, "log_level": 3}
 
 
 def send(bootstrap: str, topic: str, ticks: Iterable[Mapping[str, Any]], rate: int | None = None) -> None:

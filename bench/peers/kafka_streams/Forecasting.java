@@ -22,14 +22,14 @@ final class Forecasting implements Processor<String, byte[], String, byte[]> {
 
     private final Model model;
     private final float[] x;
-    private final float[] y;
+    private final double[] y;
     private ProcessorContext<String, byte[]> context;
     private KeyValueStore<String, byte[]> store;
 
     Forecasting(Model model) {
         this.model = model;
         x = new float[model.columns];
-        y = new float[model.outputs];
+        y = new double[model.outputs];
     }
 
     @Override
