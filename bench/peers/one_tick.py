@@ -1,7 +1,7 @@
 """The work of one tick, for frameworks that hand over one message at a time: tick in, forecast and next state out.
 
 Decoding, order, session, features and intervals are the project's own core. What the core does for whole batches with
-numpy (the step, prices from outputs) would cost one row seven times what it has to, and that would be no fault of the
+numpy (the step, prices from outputs) would cost one row several times what it has to, and that would be no fault of the
 framework: here it is written for one row, as somebody would who only ever gets one. The payload is the pipeline's; a
 test holds one against the other.
 """

@@ -166,6 +166,28 @@ def test_page_says_who_cannot_and_who_falls_behind() -> None:
     assert "| 90.0, 200, 310 ms | cannot |" in theirs
 
 
+def test_report_writes_page_plots_and_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, readme, results = tmp_path / "peers.md", tmp_path / "README.md", tmp_path / "result.json"
+    for name, path in (("PAGE", page), ("README", readme), ("IMAGES", tmp_path)):
+        monkeypatch.setattr(report, name, path)
+    page.write_text("# Page\n<!-- peers -->\nold\n<!-- /peers -->\nend\n")
+    readme.write_text("no section\n")
+    found = {"machine": "today, here", "quick": True, "lines": [LINE, OTHER]}
+    results.write_text(json.dumps(found))
+    with pytest.raises(SystemExit, match="quick"):
+        report.report(results)
+    results.write_text(json.dumps({**found, "quick": False}))
+    report.report(results)
+    assert "Measured today, here." in page.read_text()
+    assert "old" not in page.read_text()
+    assert page.read_text().endswith("<!-- /peers -->\nend\n")
+    assert readme.read_text() == "no section\n"
+    readme.write_text("<!-- peers -->\n<!-- /peers -->\n")
+    report.report(results)
+    assert "| Other 1.0, slow | exactly once | 10,000 | 90.0, 200, 310 ms | 0.9 s, 1.2 s |" in readme.read_text()
+    assert sorted(path.name for path in tmp_path.glob("*.svg")) == ["peers-latency.svg", "peers-throughput.svg"]
+
+
 def test_plots_show_every_contestant_once() -> None:
     for text in (plots.throughput([LINE, OTHER]), plots.latency([LINE, OTHER], "1000")):
         assert text.count("tickcast, kafka-python<") == text.count("Other 1.0, slow<") == 1
