@@ -29,6 +29,7 @@ from daemon.transport.group import owners_of
 from daemon.transport.kafka_changes import AssignmentChanges, numbers
 from daemon.transport.kafka_client import READING, connect, reason, translate
 from daemon.transport.kafka_committed import fetch_committed
+from daemon.transport.kafka_records import bring_ours
 from daemon.transport.kafka_topic import METADATA_MAX_AGE_SECONDS, TopicWatch, find_topic_id
 from daemon.transport.lane import Lane
 from daemon.transport.port import Polled
@@ -79,6 +80,7 @@ class KafkaSource:
             metadata_max_age_ms=int(METADATA_MAX_AGE_SECONDS * 1000),
             **READING,
         )
+        bring_ours(self._consumer)
         self._admin = AdminLine(connection)
         self._changes = AssignmentChanges(self._consumer)
         self._started: set[int] = set()
