@@ -166,8 +166,8 @@ class KafkaSource:
     def positions(self) -> dict[int, int]:
         """Do as `Source.positions` says; a marker at the end is stepped over by the poll after the last record.
 
-        Every started partition has one, and a poll has validated it. The consumer's own `position` validates those of all
-        partitions each time: for 100 of them that took 15 ms, three times a turn.
+        Every started partition has one, and a poll has validated it. The consumer's own `position` validates all of them
+        each time: for 100 partitions that took 15 ms, three times a turn.
         """
         assigned = self._consumer._subscription.assignment
         return {partition: assigned[self._tp(partition)].position.offset for partition in sorted(self._started)}
