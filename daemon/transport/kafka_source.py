@@ -166,7 +166,7 @@ class KafkaSource:
     def positions(self) -> dict[int, int]:
         """Do as `Source.positions` says; a marker at the end is stepped over by the poll after the last record.
 
-        Every started partition has one, and a poll has validated it. The consumer's own `position` validates all of them
+        Every started partition has one, and a poll has validated it. The consumer's own `position` validates them all,
         each time: for 100 partitions that took 15 ms, three times a turn.
         """
         assigned = self._consumer._subscription.assignment
