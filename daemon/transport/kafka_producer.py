@@ -4,9 +4,9 @@
     write the records  | write the offsets            at the same time
     end the transaction                               when every answer of the four was good
 
-`KafkaProducer` of kafka-python 3.0.12 does one of the five after the other, each handed from our thread to its own and
-back: 9 ms for 30 records on a quiet machine, 4 ms here. And it takes records one by one, see `record_batch`. Nothing
-here runs between two calls: the caller's thread drives the connections while it waits.
+`KafkaProducer` of kafka-python 3.0.12 takes one of the five steps after the other, each handed from our thread to its
+own and back: 9.5 ms for 30 records, 5.2 here. And it takes records one by one, see `record_batch`. Nothing here runs
+between two calls: the caller's thread drives the connections while it waits.
 
 What is worth trying again is, while there is time: an answer that was lost, a leader or coordinator that moved, the
 transaction before that is still being completed. Sequence numbers make a batch that is written twice count once, and
