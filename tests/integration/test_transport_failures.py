@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -245,6 +246,26 @@ def test_failed_transactions_leave_no_threads_behind(broker: Broker, world: Kafk
     while threading.active_count() > before + 3:  # the three fencing sinks are open still
         assert time.monotonic() < deadline, threading.enumerate()
         source.poll(0.05, 1)
+
+
+def test_connections_that_a_broker_has_closed_meanwhile_are_made_anew(tmp_path: Path) -> None:
+    with start_broker(None, tmp_path, properties={"connections.max.idle.ms": "1000"}) as broker:
+        world = KafkaWorld(broker.bootstrap)
+        source, sink = owning(world.source()).source, world.sink()
+        sink.open()
+        sink.commit(forecast("before"), {0: 1}, source.group_metadata())
+        deadline = time.monotonic() + 60
+        while sum(each.status == psutil.CONN_CLOSE_WAIT for each in connections_to(broker)) < 2:
+            assert time.monotonic() < deadline, connections_to(broker)
+            source.poll(0.1, 1)
+        sink.commit(forecast("after"), {0: 2}, source.group_metadata())
+        assert [record.value for record in world.read("forecasts")] == [b"before", b"after"]
+        world.close()
+
+
+def connections_to(broker: Broker) -> list[Any]:
+    port = int(broker.bootstrap.rpartition(":")[2])
+    return [each for each in psutil.Process().net_connections() if each.raddr and each.raddr.port == port]
 
 
 def test_an_absent_broker_is_waited_for_and_then_named() -> None:
