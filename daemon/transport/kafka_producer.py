@@ -28,6 +28,7 @@ from kafka.errors import (
     DuplicateSequenceNumberError,
     InvalidMetadataError,
     KafkaConnectionError,
+    KafkaTimeoutError,
     LeaderNotAvailableError,
     MessageSizeTooLargeError,
     NotCoordinatorError,
@@ -435,16 +436,20 @@ class TransactionalProducer:
         return await self._manager.send(request, node)
 
     async def _persistently(self, attempt: Callable[[], Awaitable[Answer]], patience: _Patience) -> Answer:
-        """Return what an attempt returns; where it can be tried again it is, while there is time."""
+        """Return what an attempt returns; where it can be tried again it is, while there is time.
+
+        Without time there is no first attempt either: what was given up must not go on when the broker comes back.
+        """
+        failure: RetriableError = KafkaTimeoutError("no time is left")
         pause, longest = PAUSE_SECONDS
-        while True:
+        while not patience.over:
             try:
                 return await attempt()
-            except RetriableError:
-                if patience.over:
-                    raise
+            except RetriableError as error:
+                failure = error
             await self._net.sleep(pause)
             pause = min(2 * pause, longest)
+        raise failure
 
     async def _together(self, *steps: Step[None]) -> None:
         """Take steps at the same time, and wait for all of them: none may go on after another has failed."""

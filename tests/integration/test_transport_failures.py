@@ -178,6 +178,36 @@ def test_a_transaction_that_gets_no_answer_is_abandoned(
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("step", STEPS[:-1])
+def test_a_transaction_that_was_given_up_does_not_go_on_when_the_broker_is_back(
+    broker: Broker, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    for name, seconds in (("REQUEST", 60.0), ("ABORT", 60.0)):
+        monkeypatch.setattr(f"daemon.transport.kafka_sink.{name}_TIMEOUT_SECONDS", seconds)
+    abort, end = TransactionalProducer.abort, TransactionalProducer._end
+    ends: list[bool] = []
+
+    def thaw_then_abort(producer: TransactionalProducer, seconds: float) -> None:
+        psutil.Process(broker.pid).send_signal(signal.SIGCONT)
+        abort(producer, seconds)
+
+    async def note_then_end(producer: TransactionalProducer, patience: Any, *, committed: bool) -> None:
+        ends.append(committed)
+        await end(producer, patience, committed=committed)
+
+    monkeypatch.setattr(TransactionalProducer, "abort", thaw_then_abort)
+    monkeypatch.setattr(TransactionalProducer, "_end", note_then_end)
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    with freezing_at(step, broker), pytest.raises(TransactionFailed, match="no answer within"):
+        sink.commit(forecast("never"), {0: 2}, source.group_metadata())
+    assert ends == [False]
+    sink.commit(forecast("good"), {0: 3}, source.group_metadata())
+    assert [record.value for record in world.read("forecasts")] == [b"good"]
+    assert settled(source, [0]) == {0: 3}
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_frozen_broker_holds_up_no_call_of_a_source(broker: Broker, world: KafkaWorld) -> None:
     member = owning(world.source())
     world.produce(ticks(0, "a"))
