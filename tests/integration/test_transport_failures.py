@@ -184,24 +184,25 @@ def test_a_transaction_that_was_given_up_does_not_go_on_when_the_broker_is_back(
 ) -> None:
     for name, seconds in (("REQUEST", 60.0), ("ABORT", 60.0)):
         monkeypatch.setattr(f"daemon.transport.kafka_sink.{name}_TIMEOUT_SECONDS", seconds)
-    abort, end = TransactionalProducer.abort, TransactionalProducer._end
-    ends: list[bool] = []
+    abort, ask = TransactionalProducer.abort, TransactionalProducer._ask
+    asked: list[str] = []
 
     def thaw_then_abort(producer: TransactionalProducer, seconds: float) -> None:
+        asked.clear()
         psutil.Process(broker.pid).send_signal(signal.SIGCONT)
         abort(producer, seconds)
 
-    async def note_then_end(producer: TransactionalProducer, patience: Any, *, committed: bool) -> None:
-        ends.append(committed)
-        await end(producer, patience, committed=committed)
+    async def note_then_ask(producer: TransactionalProducer, node: Any, request: Any) -> Any:
+        asked.append(type(request).__name__)
+        return await ask(producer, node, request)
 
     monkeypatch.setattr(TransactionalProducer, "abort", thaw_then_abort)
-    monkeypatch.setattr(TransactionalProducer, "_end", note_then_end)
+    monkeypatch.setattr(TransactionalProducer, "_ask", note_then_ask)
     source, sink = owning(world.source()).source, world.sink()
     sink.open()
     with freezing_at(step, broker), pytest.raises(TransactionFailed, match="no answer within"):
         sink.commit(forecast("never"), {0: 2}, source.group_metadata())
-    assert ends == [False]
+    assert set(asked) == {"EndTxnRequest"}
     sink.commit(forecast("good"), {0: 3}, source.group_metadata())
     assert [record.value for record in world.read("forecasts")] == [b"good"]
     assert settled(source, [0]) == {0: 3}
