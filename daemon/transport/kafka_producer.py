@@ -4,9 +4,9 @@
     write the records  | write the offsets            at the same time
     end the transaction                               when every answer of the four was good
 
-`KafkaProducer` of kafka-python 3.0.12 does one of the five after the other, each handed from our thread to its own and
-back: 9 ms for 30 records on a quiet machine, 4 ms here. And it takes records one by one, see `record_batch`. Nothing
-here runs between two calls: the caller's thread drives the connections while it waits.
+`KafkaProducer` of kafka-python 3.0.12 takes one of the five steps after the other, each handed from our thread to its
+own and back: 9.5 ms for 30 records, 5.2 here. And it takes records one by one, see `record_batch`. Nothing here runs
+between two calls: the caller's thread drives the connections while it waits.
 
 What is worth trying again is, while there is time: an answer that was lost, a leader or coordinator that moved, the
 transaction before that is still being completed. Sequence numbers make a batch that is written twice count once, and
@@ -28,6 +28,7 @@ from kafka.errors import (
     DuplicateSequenceNumberError,
     InvalidMetadataError,
     KafkaConnectionError,
+    KafkaTimeoutError,
     LeaderNotAvailableError,
     MessageSizeTooLargeError,
     NotCoordinatorError,
@@ -435,16 +436,20 @@ class TransactionalProducer:
         return await self._manager.send(request, node)
 
     async def _persistently(self, attempt: Callable[[], Awaitable[Answer]], patience: _Patience) -> Answer:
-        """Return what an attempt returns; where it can be tried again it is, while there is time."""
+        """Return what an attempt returns; where it can be tried again it is, while there is time.
+
+        Without time there is no first attempt either: what was given up must not go on when the broker comes back.
+        """
+        failure: RetriableError = KafkaTimeoutError("no time is left")
         pause, longest = PAUSE_SECONDS
-        while True:
+        while not patience.over:
             try:
                 return await attempt()
-            except RetriableError:
-                if patience.over:
-                    raise
+            except RetriableError as error:
+                failure = error
             await self._net.sleep(pause)
             pause = min(2 * pause, longest)
+        raise failure
 
     async def _together(self, *steps: Step[None]) -> None:
         """Take steps at the same time, and wait for all of them: none may go on after another has failed."""

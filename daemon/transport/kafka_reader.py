@@ -24,6 +24,7 @@ from daemon.errors import TickcastError, TopicError
 from daemon.transport.admin_line import AdminLine
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_client import READING, close_in_time, connect, translate
+from daemon.transport.kafka_records import bring_ours
 from daemon.transport.port import Readable
 
 _log = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ class KafkaReader:
             max_partition_fetch_bytes=FETCH_BYTES,
             **READING,
         )
+        bring_ours(self._consumer)
         return self._consumer
 
     def _check(self, tp: TopicPartition, offset: int) -> None:

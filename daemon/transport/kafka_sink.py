@@ -43,7 +43,7 @@ TRANSACTION_TIMEOUT_SECONDS = 10.0
 REQUEST_TIMEOUT_SECONDS = 5.0
 #: Of keys and values: a partition gets one batch per round trip, so batches must be large; below the brokers' default
 #: of 1 MiB for a batch, compressed or not.
-BATCH_BYTES = 512 * 1024
+BATCH_BYTES = 256 * 1024
 ABORT_TIMEOUT_SECONDS = 3.0
 #: What the producer gets to end a call by itself, before it is abandoned.
 OVERTIME_SECONDS = 1.0

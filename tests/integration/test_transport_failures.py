@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -177,6 +178,37 @@ def test_a_transaction_that_gets_no_answer_is_abandoned(
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("step", STEPS[:-1])
+def test_a_transaction_that_was_given_up_does_not_go_on_when_the_broker_is_back(
+    broker: Broker, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    for name, seconds in (("REQUEST", 60.0), ("ABORT", 60.0)):
+        monkeypatch.setattr(f"daemon.transport.kafka_sink.{name}_TIMEOUT_SECONDS", seconds)
+    abort, ask = TransactionalProducer.abort, TransactionalProducer._ask
+    asked: list[str] = []
+
+    def thaw_then_abort(producer: TransactionalProducer, seconds: float) -> None:
+        asked.clear()
+        psutil.Process(broker.pid).send_signal(signal.SIGCONT)
+        abort(producer, seconds)
+
+    async def note_then_ask(producer: TransactionalProducer, node: Any, request: Any) -> Any:
+        asked.append(type(request).__name__)
+        return await ask(producer, node, request)
+
+    monkeypatch.setattr(TransactionalProducer, "abort", thaw_then_abort)
+    monkeypatch.setattr(TransactionalProducer, "_ask", note_then_ask)
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    with freezing_at(step, broker), pytest.raises(TransactionFailed, match="no answer within"):
+        sink.commit(forecast("never"), {0: 2}, source.group_metadata())
+    assert set(asked) == {"EndTxnRequest"}
+    sink.commit(forecast("good"), {0: 3}, source.group_metadata())
+    assert [record.value for record in world.read("forecasts")] == [b"good"]
+    assert settled(source, [0]) == {0: 3}
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_frozen_broker_holds_up_no_call_of_a_source(broker: Broker, world: KafkaWorld) -> None:
     member = owning(world.source())
     world.produce(ticks(0, "a"))
@@ -245,6 +277,26 @@ def test_failed_transactions_leave_no_threads_behind(broker: Broker, world: Kafk
     while threading.active_count() > before + 3:  # the three fencing sinks are open still
         assert time.monotonic() < deadline, threading.enumerate()
         source.poll(0.05, 1)
+
+
+def test_connections_that_a_broker_has_closed_meanwhile_are_made_anew(tmp_path: Path) -> None:
+    with start_broker(None, tmp_path, properties={"connections.max.idle.ms": "1000"}) as broker:
+        world = KafkaWorld(broker.bootstrap)
+        source, sink = owning(world.source()).source, world.sink()
+        sink.open()
+        sink.commit(forecast("before"), {0: 1}, source.group_metadata())
+        deadline = time.monotonic() + 60
+        while sum(each.status == psutil.CONN_CLOSE_WAIT for each in connections_to(broker)) < 2:
+            assert time.monotonic() < deadline, connections_to(broker)
+            source.poll(0.1, 1)
+        sink.commit(forecast("after"), {0: 2}, source.group_metadata())
+        assert [record.value for record in world.read("forecasts")] == [b"before", b"after"]
+        world.close()
+
+
+def connections_to(broker: Broker) -> list[Any]:
+    port = int(broker.bootstrap.rpartition(":")[2])
+    return [each for each in psutil.Process().net_connections() if each.raddr and each.raddr.port == port]
 
 
 def test_an_absent_broker_is_waited_for_and_then_named() -> None:
