@@ -281,9 +281,9 @@ class TransactionalProducer:
         """Write the batches of each partition one after the other, all partitions at the same time."""
         waiting = {place: deque(each) for place, each in batches.items()}
         while waiting:
-            await self._persistently(lambda: self._write_next(waiting), patience)
+            await self._persistently(lambda: self._write_next(waiting, patience), patience)
 
-    async def _write_next(self, waiting: dict[TopicPartition, deque[_Batch]]) -> None:
+    async def _write_next(self, waiting: dict[TopicPartition, deque[_Batch]], patience: _Patience) -> None:
         """Write the next batch of each partition, and take those that were written away.
 
         Raises
@@ -292,7 +292,7 @@ class TransactionalProducer:
         KafkaError : one was refused for good
         """
         asked = [
-            self._start(self._ask(leader, self._produce_request(waiting, places)))
+            self._start(self._ask(leader, self._produce_request(waiting, places), patience))
             for leader, places in self._by_leader(waiting).items()
         ]
         failure: RetriableError | None = None if asked else LeaderNotAvailableError()
@@ -412,7 +412,7 @@ class TransactionalProducer:
 
         async def ask() -> Any:
             try:
-                answer = await self._ask(await self._coordinator(kind, key), request())
+                answer = await self._ask(await self._coordinator(kind, key, patience), request(), patience)
                 _check(codes(answer))
             except COORDINATOR_MOVED:
                 self._coordinators.pop(kind, None)
@@ -421,35 +421,34 @@ class TransactionalProducer:
 
         return await self._persistently(ask, patience)
 
-    async def _coordinator(self, kind: CoordinatorType, key: str) -> str:
+    async def _coordinator(self, kind: CoordinatorType, key: str, patience: _Patience) -> str:
         """Return the node of a coordinator, which has a connection of its own."""
         if kind not in self._coordinators:
             request = FindCoordinatorRequest(key=key, key_type=kind.value, coordinator_keys=[key])
-            answer = await self._ask(self._manager.least_loaded_node(), request)
+            answer = await self._ask(self._manager.least_loaded_node(), request, patience)
             found = answer.coordinators[0] if answer.coordinators else answer
             _check(_own_code(found))
             self._coordinators[kind] = self._cluster.add_coordinator(found, kind, key)
         return self._coordinators[kind]
 
-    async def _ask(self, node: int | str, request: Any) -> Any:
+    async def _ask(self, node: int | str, request: Any, patience: _Patience) -> Any:
+        """Ask a node; without time nothing is asked: what was given up must not go on when its broker is back."""
+        if patience.over:
+            raise KafkaTimeoutError("no time is left")
         await self._manager.get_connection(node)
         return await self._manager.send(request, node)
 
     async def _persistently(self, attempt: Callable[[], Awaitable[Answer]], patience: _Patience) -> Answer:
-        """Return what an attempt returns; where it can be tried again it is, while there is time.
-
-        Without time there is no first attempt either: what was given up must not go on when the broker comes back.
-        """
-        failure: RetriableError = KafkaTimeoutError("no time is left")
+        """Return what an attempt returns; where it can be tried again it is, while there is time."""
         pause, longest = PAUSE_SECONDS
-        while not patience.over:
+        while True:
             try:
                 return await attempt()
-            except RetriableError as error:
-                failure = error
+            except RetriableError:
+                if patience.over:
+                    raise
             await self._net.sleep(pause)
             pause = min(2 * pause, longest)
-        raise failure
 
     async def _together(self, *steps: Step[None]) -> None:
         """Take steps at the same time, and wait for all of them: none may go on after another has failed."""
