@@ -5,43 +5,34 @@
     end the transaction                               when every answer of the four was good
 
 `KafkaProducer` of kafka-python 3.0.12 takes one of the five steps after the other, each handed from our thread to its
-own and back: 9.5 ms for 30 records, 5.2 here. And it takes records one by one, see `record_batch`. Nothing here runs
-between two calls: the caller's thread drives the connections while it waits.
+own and back: 9.5 ms for 30 records, 5.2 here. And it takes records one by one, see `record_batch`.
 
-What is worth trying again is, while there is time: an answer that was lost, a leader or coordinator that moved, the
-transaction before that is still being completed. Sequence numbers make a batch that is written twice count once, and
-all other steps may be taken twice. A producer that has failed once must not be used again: what became of the
-transaction is settled by the next one that claims the same id.
+Every step may be taken twice: sequence numbers make a batch that is written twice count once. So what can be tried
+again is, see `kafka_nodes`, and a broker that is away for a moment fails no transaction. A producer that has failed
+once must not be used again: what became of the transaction is settled by the next one that claims the same id.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from kafka import TopicPartition
 from kafka.errors import (
-    CoordinatorNotAvailableError,
     DuplicateSequenceNumberError,
     InvalidMetadataError,
-    KafkaConnectionError,
-    KafkaTimeoutError,
     LeaderNotAvailableError,
     MessageSizeTooLargeError,
-    NotCoordinatorError,
-    OperationNotAttemptedError,
     RecordListTooLargeError,
-    RequestTimedOutError,
     RetriableError,
     TopicAuthorizationFailedError,
     for_code,
 )
-from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
-from kafka.protocol.metadata import CoordinatorType, FindCoordinatorRequest
+from kafka.protocol.metadata import CoordinatorType
 from kafka.protocol.producer import (
     AddOffsetsToTxnRequest,
     AddPartitionsToTxnRequest,
@@ -53,20 +44,12 @@ from kafka.protocol.producer import (
 from kafka.structs import ConsumerGroupMetadata
 
 from daemon.core.records import Message
-from daemon.errors import BrokerUnavailable
+from daemon.transport.kafka_nodes import Nodes, Patience, own_code
 from daemon.transport.record_batch import encode_batch, next_sequence, split
 
-#: Between two attempts, doubled up to the bound. Often what is waited for is that the markers of the transaction before
-#: are written: 1-2 ms when small batches follow each other.
-PAUSE_SECONDS = (0.001, 0.1)
 #: One batch of each partition goes into a request, and a broker takes no request above 100 MB by default.
 REQUEST_BYTES = 32 * 1024 * 1024
-#: Another node may be the coordinator now.
-COORDINATOR_MOVED = (KafkaConnectionError, NotCoordinatorError, CoordinatorNotAvailableError, RequestTimedOutError)
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
-
-Answer = TypeVar("Answer")
-Step = Coroutine[Any, Any, Answer]
 
 
 class TransactionalProducer:
@@ -97,16 +80,11 @@ class TransactionalProducer:
         self._transaction_timeout_ms = transaction_timeout_ms
         self._request_timeout_ms = request_timeout_ms
         self._batch_bytes = batch_bytes
-        self._client = kafka_client(request_timeout_ms=request_timeout_ms, **options)
-        self._manager = self._client._manager
-        self._net = self._client._net
-        self._cluster = self._client.cluster
-        self._cluster.config["allow_auto_create_topics"] = False
-        self._manager.bootstrap(bootstrap_timeout_ms)
+        self._nodes = Nodes(kafka_client(request_timeout_ms=request_timeout_ms, **options), bootstrap_timeout_ms)
+        self._cluster = self._nodes.cluster
         self._producer_id = self._epoch = -1
         #: The next sequence number of each partition written to; the others begin at 0.
         self._sequences: dict[TopicPartition, int] = {}
-        self._coordinators: dict[CoordinatorType, str] = {}
 
     def claim(self, seconds: float) -> None:
         """Fence whoever held the transactional id before, and wait until what it left open is ended.
@@ -116,7 +94,7 @@ class TransactionalProducer:
         KafkaError : it was refused
         BrokerUnavailable : no answer in time; so do all methods below
         """
-        self._run(self._claim, seconds)
+        self._nodes.run(self._claim, seconds)
 
     def learn(self, topics: Iterable[str], seconds: float) -> None:
         """Ask where the partitions of the topics are.
@@ -126,7 +104,7 @@ class TransactionalProducer:
         TopicAuthorizationFailedError : no right to see one
         """
         self._cluster.set_topics(topics)
-        self._run(self._learn, seconds)
+        self._nodes.run(self._nodes.refresh, seconds)
         if self._cluster.unauthorized_topics:
             raise TopicAuthorizationFailedError(sorted(self._cluster.unauthorized_topics))
 
@@ -148,7 +126,7 @@ class TransactionalProducer:
         KafkaError : a step was refused; the transaction is still to be aborted
         """
         batches = dict(self._encode(messages))
-        self._run(lambda patience: self._transact(batches, offsets, group, patience), seconds)
+        self._nodes.run(lambda patience: self._transact(batches, offsets, group, patience), seconds)
 
     def abort(self, seconds: float) -> None:
         """Abort the transaction that has failed.
@@ -157,28 +135,14 @@ class TransactionalProducer:
         ------
         KafkaError : there is none any more
         """
-        self._run(lambda patience: self._end(patience, committed=False), seconds)
+        self._nodes.run(lambda patience: self._end(patience, committed=False), seconds)
 
     def close(self) -> None:
         """Close the connections; sends nothing."""
-        self._client.close()
+        self._nodes.close()
 
-    def _run(self, work: Callable[[_Patience], Step[None]], seconds: float) -> None:
-        """Drive the connections until the work is done or the time is up; nothing of it is tried again after that."""
-        patience = _Patience(seconds)
-        try:
-            done = self._start(work(patience))
-            self._net.poll(timeout_ms=seconds * 1000, future=done)
-            if not done.is_done:
-                raise BrokerUnavailable(f"no answer within {seconds:.1f} s")
-            if done.exception is not None:
-                raise done.exception
-        finally:
-            patience.end()
-
-    async def _claim(self, patience: _Patience) -> None:
-        answer = await self._of_coordinator(
-            CoordinatorType.TRANSACTION,
+    async def _claim(self, patience: Patience) -> None:
+        answer = await self._ask_ours(
             lambda: InitProducerIdRequest(
                 transactional_id=self._transactional_id,
                 transaction_timeout_ms=self._transaction_timeout_ms,
@@ -186,25 +150,16 @@ class TransactionalProducer:
                 producer_epoch=-1,
                 max_version=4,
             ),
-            _own_code,
             patience,
         )
         self._producer_id, self._epoch = answer.producer_id, answer.producer_epoch
-
-    async def _learn(self, patience: _Patience) -> None:
-        async def ask() -> None:
-            node = self._manager.least_loaded_node()
-            await self._manager.get_connection(node)
-            await self._cluster.refresh_metadata(node)
-
-        await self._persistently(ask, patience)
 
     async def _transact(
         self,
         batches: Mapping[TopicPartition, Sequence[_Batch]],
         offsets: Mapping[TopicPartition, int],
         group: ConsumerGroupMetadata,
-        patience: _Patience,
+        patience: Patience,
     ) -> None:
         async def records() -> None:
             await self._add_partitions(batches, patience)
@@ -214,27 +169,19 @@ class TransactionalProducer:
             await self._add_group(group, patience)
             await self._write_offsets(offsets, group, patience)
 
-        await self._together(*([records()] if batches else []), positions())
+        await self._nodes.together(*([records()] if batches else []), positions())
         await self._end(patience, committed=True)
 
-    async def _end(self, patience: _Patience, *, committed: bool) -> None:
-        await self._of_coordinator(
-            CoordinatorType.TRANSACTION,
-            lambda: EndTxnRequest(**self._identity, committed=committed, max_version=3),
-            _own_code,
-            patience,
-        )
+    async def _end(self, patience: Patience, *, committed: bool) -> None:
+        await self._ask_ours(lambda: EndTxnRequest(**self._identity, committed=committed, max_version=3), patience)
 
-    async def _add_group(self, group: ConsumerGroupMetadata, patience: _Patience) -> None:
-        await self._of_coordinator(
-            CoordinatorType.TRANSACTION,
-            lambda: AddOffsetsToTxnRequest(**self._identity, group_id=group.group_id, max_version=3),
-            _own_code,
-            patience,
+    async def _add_group(self, group: ConsumerGroupMetadata, patience: Patience) -> None:
+        await self._ask_ours(
+            lambda: AddOffsetsToTxnRequest(**self._identity, group_id=group.group_id, max_version=3), patience
         )
 
     async def _write_offsets(
-        self, offsets: Mapping[TopicPartition, int], group: ConsumerGroupMetadata, patience: _Patience
+        self, offsets: Mapping[TopicPartition, int], group: ConsumerGroupMetadata, patience: Patience
     ) -> None:
         Topic = TxnOffsetCommitRequest.TxnOffsetCommitRequestTopic
         Partition = Topic.TxnOffsetCommitRequestPartition
@@ -245,8 +192,9 @@ class TransactionalProducer:
                 partition_index=number, committed_offset=offset, committed_leader_epoch=-1, committed_metadata=""
             )
 
-        await self._of_coordinator(
+        await self._nodes.ask_coordinator(
             CoordinatorType.GROUP,
+            group.group_id,
             lambda: TxnOffsetCommitRequest(
                 **self._identity,
                 group_id=group.group_id,
@@ -261,29 +209,27 @@ class TransactionalProducer:
             ),
             lambda answer: [code for _, partitions in answer.topics for _, code in partitions],
             patience,
-            group.group_id,
         )
 
-    async def _add_partitions(self, partitions: Iterable[TopicPartition], patience: _Patience) -> None:
+    async def _add_partitions(self, partitions: Iterable[TopicPartition], patience: Patience) -> None:
         Topic = AddPartitionsToTxnRequest.AddPartitionsToTxnTopic
-        await self._of_coordinator(
-            CoordinatorType.TRANSACTION,
+        await self._ask_ours(
             lambda: AddPartitionsToTxnRequest(
                 **{f"v3_and_below_{name}": value for name, value in self._identity.items()},
                 v3_and_below_topics=[Topic(name=topic, partitions=each) for topic, each in _by_topic(partitions)],
                 max_version=3,
             ),
-            lambda answer: [code for _, results in answer.results_by_topic_v3_and_below for _, code in results],
             patience,
+            lambda answer: [code for _, results in answer.results_by_topic_v3_and_below for _, code in results],
         )
 
-    async def _write_records(self, batches: Mapping[TopicPartition, Sequence[_Batch]], patience: _Patience) -> None:
+    async def _write_records(self, batches: Mapping[TopicPartition, Sequence[_Batch]], patience: Patience) -> None:
         """Write the batches of each partition one after the other, all partitions at the same time."""
         waiting = {place: deque(each) for place, each in batches.items()}
         while waiting:
-            await self._persistently(lambda: self._write_next(waiting), patience)
+            await self._nodes.persistently(lambda: self._write_next(waiting, patience), patience)
 
-    async def _write_next(self, waiting: dict[TopicPartition, deque[_Batch]]) -> None:
+    async def _write_next(self, waiting: dict[TopicPartition, deque[_Batch]], patience: Patience) -> None:
         """Write the next batch of each partition, and take those that were written away.
 
         Raises
@@ -292,7 +238,7 @@ class TransactionalProducer:
         KafkaError : one was refused for good
         """
         asked = [
-            self._start(self._ask(leader, self._produce_request(waiting, places)))
+            self._nodes.start(self._nodes.ask(leader, self._produce_request(waiting, places), patience))
             for leader, places in self._by_leader(waiting).items()
         ]
         failure: RetriableError | None = None if asked else LeaderNotAvailableError()
@@ -399,81 +345,12 @@ class TransactionalProducer:
             "producer_epoch": self._epoch,
         }
 
-    async def _of_coordinator(
-        self,
-        kind: CoordinatorType,
-        request: Callable[[], Any],
-        codes: Callable[[Any], Sequence[int]],
-        patience: _Patience,
-        group_id: str = "",
+    async def _ask_ours(
+        self, request: Callable[[], Any], patience: Patience, codes: Callable[[Any], Sequence[int]] = own_code
     ) -> Any:
-        """Ask a coordinator until it has done what it was asked for, and return its answer."""
-        key = self._transactional_id if kind is CoordinatorType.TRANSACTION else group_id
-
-        async def ask() -> Any:
-            try:
-                answer = await self._ask(await self._coordinator(kind, key), request())
-                _check(codes(answer))
-            except COORDINATOR_MOVED:
-                self._coordinators.pop(kind, None)
-                raise
-            return answer
-
-        return await self._persistently(ask, patience)
-
-    async def _coordinator(self, kind: CoordinatorType, key: str) -> str:
-        """Return the node of a coordinator, which has a connection of its own."""
-        if kind not in self._coordinators:
-            request = FindCoordinatorRequest(key=key, key_type=kind.value, coordinator_keys=[key])
-            answer = await self._ask(self._manager.least_loaded_node(), request)
-            found = answer.coordinators[0] if answer.coordinators else answer
-            _check(_own_code(found))
-            self._coordinators[kind] = self._cluster.add_coordinator(found, kind, key)
-        return self._coordinators[kind]
-
-    async def _ask(self, node: int | str, request: Any) -> Any:
-        await self._manager.get_connection(node)
-        return await self._manager.send(request, node)
-
-    async def _persistently(self, attempt: Callable[[], Awaitable[Answer]], patience: _Patience) -> Answer:
-        """Return what an attempt returns; where it can be tried again it is, while there is time.
-
-        Without time there is no first attempt either: what was given up must not go on when the broker comes back.
-        """
-        failure: RetriableError = KafkaTimeoutError("no time is left")
-        pause, longest = PAUSE_SECONDS
-        while not patience.over:
-            try:
-                return await attempt()
-            except RetriableError as error:
-                failure = error
-            await self._net.sleep(pause)
-            pause = min(2 * pause, longest)
-        raise failure
-
-    async def _together(self, *steps: Step[None]) -> None:
-        """Take steps at the same time, and wait for all of them: none may go on after another has failed."""
-        failures = []
-        for done in [self._start(step) for step in steps]:
-            try:
-                await done
-            except Exception as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
-
-    def _start(self, step: Step[Any]) -> Future:
-        """Begin a step beside others; kafka-python's `call_soon_with_future` wakes a thread up that we do not have."""
-        done = Future()
-
-        async def take() -> None:
-            try:
-                done.success(await step)
-            except BaseException as error:  # handed to who waits for it, whatever it is
-                done.failure(error)
-
-        self._net.call_soon(take)
-        return done
+        """Ask the coordinator of our transactions."""
+        kind, key = CoordinatorType.TRANSACTION, self._transactional_id
+        return await self._nodes.ask_coordinator(kind, key, request, codes, patience)
 
 
 @dataclass(frozen=True, slots=True)
@@ -486,34 +363,8 @@ class _Batch:
     data: bytes
 
 
-class _Patience:
-    """How long something may be tried again."""
-
-    def __init__(self, seconds: float) -> None:
-        self._until = time.monotonic() + seconds
-
-    @property
-    def over(self) -> bool:
-        return time.monotonic() >= self._until
-
-    def end(self) -> None:
-        """Have it run out now."""
-        self._until = 0.0
-
-
 def _by_topic(places: Iterable[TopicPartition]) -> Iterator[tuple[str, list[int]]]:
     topics: dict[str, list[int]] = {}
     for place in places:
         topics.setdefault(place.topic, []).append(place.partition)
     yield from topics.items()
-
-
-def _own_code(answer: Any) -> Sequence[int]:
-    return (answer.error_code,)
-
-
-def _check(codes: Iterable[int]) -> None:
-    """Raise the first error; that a step was not tried only says that another failed."""
-    failed = [for_code(code) for code in codes if code]
-    if failed:
-        raise next((error for error in failed if error is not OperationNotAttemptedError), failed[0])

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+from kafka.net.manager import KafkaConnectionManager
 
 from daemon.core.records import Message
 from daemon.dev.broker import Broker, free_port, start_broker
@@ -177,6 +178,13 @@ def test_a_transaction_that_gets_no_answer_is_abandoned(
     assert [record.value for record in world.read("forecasts")] == [*survived, b"good"]
 
 
+#: What belongs to one transaction.
+TRANSACTIONAL = {
+    *("AddPartitionsToTxnRequest", "ProduceRequest", "AddOffsetsToTxnRequest", "TxnOffsetCommitRequest"),
+    "EndTxnRequest",
+}
+
+
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("step", STEPS[:-1])
 def test_a_transaction_that_was_given_up_does_not_go_on_when_the_broker_is_back(
@@ -184,7 +192,7 @@ def test_a_transaction_that_was_given_up_does_not_go_on_when_the_broker_is_back(
 ) -> None:
     for name, seconds in (("REQUEST", 60.0), ("ABORT", 60.0)):
         monkeypatch.setattr(f"daemon.transport.kafka_sink.{name}_TIMEOUT_SECONDS", seconds)
-    abort, ask = TransactionalProducer.abort, TransactionalProducer._ask
+    abort, send = TransactionalProducer.abort, KafkaConnectionManager.send
     asked: list[str] = []
 
     def thaw_then_abort(producer: TransactionalProducer, seconds: float) -> None:
@@ -192,17 +200,18 @@ def test_a_transaction_that_was_given_up_does_not_go_on_when_the_broker_is_back(
         psutil.Process(broker.pid).send_signal(signal.SIGCONT)
         abort(producer, seconds)
 
-    async def note_then_ask(producer: TransactionalProducer, node: Any, request: Any) -> Any:
-        asked.append(type(request).__name__)
-        return await ask(producer, node, request)
+    def note_then_send(manager: KafkaConnectionManager, request: Any, *arguments: Any, **named: Any) -> Any:
+        if manager.config["client_id"] == "tickcast-0":
+            asked.append(type(request).__name__)
+        return send(manager, request, *arguments, **named)
 
     monkeypatch.setattr(TransactionalProducer, "abort", thaw_then_abort)
-    monkeypatch.setattr(TransactionalProducer, "_ask", note_then_ask)
+    monkeypatch.setattr(KafkaConnectionManager, "send", note_then_send)
     source, sink = owning(world.source()).source, world.sink()
     sink.open()
     with freezing_at(step, broker), pytest.raises(TransactionFailed, match="no answer within"):
         sink.commit(forecast("never"), {0: 2}, source.group_metadata())
-    assert set(asked) == {"EndTxnRequest"}
+    assert TRANSACTIONAL & {*asked} == {"EndTxnRequest"}
     sink.commit(forecast("good"), {0: 3}, source.group_metadata())
     assert [record.value for record in world.read("forecasts")] == [b"good"]
     assert settled(source, [0]) == {0: 3}
