@@ -129,7 +129,10 @@ class Stack:
             ahead[...] = advance(work.parts, before, after)
 
     def _times(self, values: F32, run: Run, tile: int) -> F32:
-        """Return what a run works on from a tile on, one entry for each time; `values` has the rows of the board."""
+        """Return the view of what a run works on from a tile on, one entry for each time.
+
+        `values` has the rows of the board.
+        """
         rows = -(-run.rows // self._tile_rows) * self._tile_rows
         part = values[tile * self._tile_rows :][: run.times * rows]
         return part.reshape(run.times, rows, *values.shape[1:])[:, : run.rows]
