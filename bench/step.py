@@ -34,9 +34,10 @@ def made_orders(batches: int) -> Iterator[tuple[str, list[Index]]]:
     """Yield names, and for each batch the slot of every tick's instrument."""
     draw = np.random.default_rng(SEED)
     for count in INSTRUMENTS:
-        yield f"{count:,} instruments", [draw.integers(0, count, BATCH_TICKS) for _ in range(batches)]
+        yield f"instruments: {count:,}", [draw.integers(0, count, BATCH_TICKS) for _ in range(batches)]
     others = [draw.integers(1, 500, BATCH_TICKS) for _ in range(batches)]
-    yield "500, one of them half of the ticks", [np.where(draw.random(BATCH_TICKS) < 0.5, 0, each) for each in others]
+    hot = [np.where(draw.random(BATCH_TICKS) < 0.5, 0, each) for each in others]
+    yield "instruments: 500, one of them half of the ticks", hot
 
 
 def real_orders(path: Path, batches: int) -> list[Index]:

@@ -65,17 +65,15 @@ class Front:
         #: The wave of each row, and its place there.
         self._wave = np.repeat(np.arange(len(sizes)), sizes)
         self._place = np.arange(bounds[-1]) - bounds[self._wave]
-        #: Chains that have rows.
-        self.chains = waves.bounds[1]
 
     @property
     def rows(self) -> int:
         """Rows of the board in use."""
         return int(self._blocks[-1])
 
-    def start(self, layer: int) -> tuple[int, int]:
-        """Return first and last (exclusive) row of the block that holds the start states of a layer."""
-        return int(self._blocks[layer]), int(self._blocks[layer + 1])
+    def start(self, layer: int) -> int:
+        """Return the first row of the block that holds the start states of a layer."""
+        return int(self._blocks[layer])
 
     def before(self, layer: int) -> Index:
         """Return for each row of the batch where the state of a layer before it stands."""

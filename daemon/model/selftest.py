@@ -6,7 +6,7 @@
 4. The golden sequence gives Keras' own outputs within `TOLERANCE`, and twice the same bits.
 
 The first three hold promise 1 (same log, same bits), the last that the weights and their order are right. It takes
-about 0.03 s for 2 x LSTM(64).
+about 0.04 s for 2 x LSTM(64).
 """
 
 from __future__ import annotations

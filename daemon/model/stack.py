@@ -104,15 +104,12 @@ class Stack:
         return hidden, final.reshape(len(final), -1), finite
 
     def _place(self, x: F32, start: F32, front: Front) -> None:
-        # Slots without a row start from zero and read zero: what an earlier scan left there might not be finite.
-        self._inputs[: front.rows] = 0
+        # Slots without a row keep what an earlier scan left there: no row asks for it.
         self._inputs[front.before(0)] = x
         for layer in range(self._layers):
-            low, end = front.start(layer)
-            high = low + front.chains
-            for states, tensor in ((self._hidden, 0), (self._kept, -1)):
-                states[low:high, layer] = start[: front.chains, layer, tensor]
-                states[high:end, layer] = 0
+            low = front.start(layer)
+            chains = slice(low, low + len(start))
+            self._hidden[chains, layer], self._kept[chains, layer] = start[:, layer, 0], start[:, layer, -1]
 
     def _run(self, run: Run) -> None:
         work = self._work(run.rows, run.last - run.first)
@@ -132,7 +129,10 @@ class Stack:
             ahead[...] = advance(work.parts, before, after)
 
     def _times(self, values: F32, run: Run, tile: int) -> F32:
-        """Return what a run works on from a tile on, one entry for each time; `values` has the rows of the board."""
+        """Return the view of what a run works on from a tile on, one entry for each time.
+
+        `values` has the rows of the board.
+        """
         rows = -(-run.rows // self._tile_rows) * self._tile_rows
         part = values[tile * self._tile_rows :][: run.times * rows]
         return part.reshape(run.times, rows, *values.shape[1:])[:, : run.rows]

@@ -52,7 +52,7 @@ def test_every_row_of_every_layer_is_computed_once_and_after_what_it_reads(sizes
     source, after = waves.source(sizes[0]), sizes[0] + np.arange(sum(sizes))
     wanted, stands = np.full((2, layers, front.rows), -1)
     for layer in range(layers):
-        low, _ = front.start(layer)
+        low = front.start(layer)
         stands[layer, low : low + sizes[0]] = np.arange(sizes[0])
         wanted[layer, front.before(layer)] = source
     computed = np.zeros((layers, len(after)), np.intp)
