@@ -58,6 +58,9 @@ def main() -> None:
         kept[name] = PARTS[name](options.clients)
         kept["machine"] = machine()
         KEPT.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+    missing = [name for name in PARTS if name not in kept]
+    if missing:
+        raise SystemExit(f"{KEPT} lacks {', '.join(missing)}: measure with --only {' '.join(missing)}")
     for name, text in SECTIONS.items():
         write_section(options.document, name, f"\n{text(kept)}\n\n")
 

@@ -46,6 +46,8 @@ class Load:
     busy: float = 0.6
     #: Memory that a process may have.
     process_mb_max: float = 8_000.0
+    #: Live ticks of a process wait while it writes the checkpoint of a partition; for so long at most.
+    stop_seconds: float = 0.25
     #: Ticks of a transaction; `max_batch_ticks` bounds it.
     batch_ticks: float = 2_000.0
 
@@ -54,8 +56,10 @@ class Load:
 class Needs:
     """What it takes. A second means: per second."""
 
-    #: Each has a core of its own; the partitions of the ticks are at least as many.
+    #: Each has a core of its own.
     processes: int
+    #: At least as many as processes, and so many that no checkpoint takes too long.
+    partitions: int
     #: Cores in use: ticks and snapshots.
     tick_cores: float
     snapshot_cores: float
@@ -77,7 +81,8 @@ class Needs:
 
 def needs(load: Load, costs: Costs) -> Needs:
     """Return what a load needs."""
-    snapshots = touched(load.ticks * load.checkpoint_seconds, load.instruments) / load.checkpoint_seconds
+    saved = touched(load.ticks * load.checkpoint_seconds, load.instruments)
+    snapshots = saved / load.checkpoint_seconds
     tick_cores = load.ticks * costs.tick_us / 1e6
     snapshot_cores = snapshots * costs.snapshot_us / 1e6
     state_mb = snapshots * costs.snapshot_bytes / 1e6
@@ -91,6 +96,7 @@ def needs(load: Load, costs: Costs) -> Needs:
     written_mb = ticks_mb + forecasts_mb + state_mb
     return Needs(
         processes=processes,
+        partitions=max(processes, ceil(saved * costs.snapshot_us / 1e6 / load.stop_seconds)),
         tick_cores=tick_cores,
         snapshot_cores=snapshot_cores,
         memory_mb=processes * costs.process_mb + instruments_mb,
@@ -100,10 +106,8 @@ def needs(load: Load, costs: Costs) -> Needs:
         broker_out_mb=(load.replication - 1) * written_mb + ticks_mb + load.readers * forecasts_mb,
         transactions=load.ticks / load.batch_ticks,
         topic_mb=load.instruments * costs.snapshot_bytes / 1e6,
-        restore_seconds=restore_seconds(load, costs, load.instruments / processes, load.ticks / processes),
-        rebalance_seconds=restore_seconds(
-            load, costs, load.instruments / (processes + 1), load.ticks / (processes + 1)
-        ),
+        restore_seconds=restore_seconds(load, costs, 1 / processes),
+        rebalance_seconds=restore_seconds(load, costs, 1 / (processes + 1)),
     )
 
 

@@ -44,7 +44,8 @@ BREAKS = (
     "**Transactions.** {processes} processes of full batches commit {transactions} a second; batches that are not full"
     " make more and smaller ones, `min_batch_ms` makes fewer. Each names the partitions of its process in up to three"
     " topics and ends with a marker in every one. What coordinators bear was not measured.",
-    "**The group.** {processes} members are one consumer group with one coordinator. More than three were not tried.",
+    "**The group.** {processes} members with {partitions} partitions are one consumer group with one coordinator. More"
+    " than three members were not tried.",
 )
 
 
@@ -145,6 +146,7 @@ def needs_table(checkpoint_seconds: float, costs: Costs) -> str:
     """Write one table of needs."""
     columns = {
         "processes": lambda found: f"{found.processes:,}",
+        "partitions": lambda found: f"{found.partitions:,}",
         "memory": lambda found: f"{found.memory_mb / 1000:,.1f} GB",
         "snapshots' share": lambda found: f"{found.snapshot_cores / (found.tick_cores + found.snapshot_cores):.0%}",
         "state, MB/s": lambda found: f"{found.state_mb:,.0f}",
@@ -176,6 +178,7 @@ def breaks(kept: Found) -> str:
         "million_seconds": f"{MILLION * costs.restored_us / 1e6:,.0f}",
         "topic_gb": f"{seldom.topic_mb / 1000:,.0f}",
         "processes": f"{seldom.processes:,}",
+        "partitions": f"{seldom.partitions:,}",
         "transactions": f"{seldom.transactions:,.0f}",
     }
     lines = (fill(f"{n}. {line.format(**facts)}", WIDTH, subsequent_indent="   ", break_on_hyphens=False)

@@ -26,6 +26,7 @@ COSTS = Costs(
 #: What grows with the work; the rest is spread over more processes, and may shrink.
 TOTALS = (
     "processes",
+    "partitions",
     "tick_cores",
     "snapshot_cores",
     "memory_mb",
@@ -98,4 +99,7 @@ def test_every_need_is_a_number_and_the_processes_bear_the_load(load: Load) -> N
     found = needs(load, COSTS)
     assert all(0 <= getattr(found, field.name) < inf for field in fields(Needs))
     assert found.tick_cores + found.snapshot_cores <= load.busy * found.processes * (1 + 1e-9)
+    stop = found.snapshots * load.checkpoint_seconds / found.partitions * COSTS.snapshot_us / 1e6
+    assert found.partitions >= found.processes
+    assert stop <= load.stop_seconds * (1 + 1e-9)
     assert found.memory_mb <= load.process_mb_max * found.processes * (1 + 1e-9)
