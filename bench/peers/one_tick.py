@@ -72,7 +72,7 @@ class OneTick:
         self._decode = TickDecoder().decode
         self._features = FeatureTable(spec.columns, spec.volatility_prior, spec.missing)
         self._intake = Intake(self._features, Rules([], Gap(GAP_SECONDS)), LIMITS)
-        self._scorer = OneRowScorer(Forecaster(spec, COVERAGE))
+        self._scorer = OneRowScorer(Scorer(Forecaster(spec, COVERAGE)))
         self._scales = [(output.mean, output.scale, output.volatile) for output in spec.outputs]
 
     def new(self, name: str) -> Held:
@@ -171,25 +171,28 @@ class NumpyRow:
         return x @ self.head.kernel + self.head.bias, after
 
 
-class OneRowScorer(Scorer):
-    """Scores of one row, on plain floats; outputs say log returns, as a plain mean."""
+class OneRowScorer:
+    """Scores of one row, on plain floats, by the rules of a `Scorer`; outputs say log returns, as a plain mean."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._rules = scorer
 
     def score(
         self, row: Row, means: list[float], values: list[float], units: list[float]
     ) -> tuple[list[float] | None, list[float] | None, list[float] | None]:
         """Settle what the tick is the truth of, sample anew, and return the ends and variances of its forecast."""
-        scores = row.instrument.scores
+        rules, scores = self._rules, row.instrument.scores
         if scores is None:
-            scores = row.instrument.scores = self._awake(row.instrument)
+            scores = row.instrument.scores = rules._awake(row.instrument)
         if not scores.corrections:
-            self.look(scores)
+            rules.look(scores)
         if row.reset is not None:
             scores.drop()
-        phase = row.step & self._period_mask
-        if self._due[phase]:
-            self._settle(scores, self._due[phase], row.step, row.price, 0, [])
+        phase = row.step & rules._period_mask
+        if rules._due[phase]:
+            rules._settle(scores, rules._due[phase], row.step, row.price, 0, [])
         corrections = scores.corrections
-        for column, horizon in self._sampled[phase]:
+        for column, horizon in rules._sampled[phase]:
             if len(scores.horizons[column]) <= ROOM_BYTES:
                 value, unit, at = values[column], units[column], WIDTH * column
                 low, high = value + corrections[at] * unit, value + corrections[at + 1] * unit
