@@ -8,29 +8,28 @@ test holds one against the other.
 
 from __future__ import annotations
 
-import marshal
 from array import array
 from collections.abc import Callable
 from math import exp, floor, frexp, inf
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
+from daemon.core import snapshot
 from daemon.core.features import FeatureTable
 from daemon.core.forecast import PRICE_DIGITS, VARIANCE_DIGITS, Forecaster
 from daemon.core.instrument import Instrument
 from daemon.core.intake import Intake, OrderLimits, Row
-from daemon.core.intervals import Track
-from daemon.core.kept_scores import Pending, Scores
-from daemon.core.scores import PENDING_MAX, WIDTH, Scorer
+from daemon.core.kept_scores import pack_pending
+from daemon.core.scores import ROOM_BYTES, WIDTH, Scorer
 from daemon.core.sessions import Gap, Rules
 from daemon.model.bundle import Bundle
 from daemon.model.ops import Dense, Lstm
 from daemon.model.program import Program
-from schemas import SCHEMA_VERSION, ResetCause, TickDecoder, encode_forecast
+from schemas import SCHEMA_VERSION, ResetCause, TickDecoder
 
 F32 = NDArray[np.float32]
 #: (x, states) -> (y, next states); states are h and c of every layer, one after the other.
@@ -42,14 +41,8 @@ LIMITS = OrderLimits(future_skew_ns=60 * 10**9, max_lateness_ns=0, seq_restart_n
 WARMUP_TICKS = 50
 COVERAGE = 0.9
 
-#: What an instrument keeps between two ticks, none of which was refused; the rest belongs to batches and the table.
-KEPT = (
-    "name", "cells", "last_ts", "seq", "session", "session_start", "session_end", "session_since", "spoken_session",
-    "bid", "ask", "bid_size", "ask_size", "price", "step", "last_offset", "reset_offset", "pending_reset",
-    "untold_reset",
-)  # fmt: skip
-_INSTRUMENT = attrgetter(*KEPT)
-_TRACK = attrgetter(*Track.__slots__)
+#: Stands in snapshots, where the daemon names its revision.
+REVISION = "peers-bench-"
 _LOG10_2 = 0.30102999566398120
 
 
@@ -79,7 +72,7 @@ class OneTick:
         self._decode = TickDecoder().decode
         self._features = FeatureTable(spec.columns, spec.volatility_prior, spec.missing)
         self._intake = Intake(self._features, Rules([], Gap(GAP_SECONDS)), LIMITS)
-        self._scorer = OneRowScorer(Forecaster(spec, COVERAGE))
+        self._scorer = OneRowScorer(Scorer(Forecaster(spec, COVERAGE)))
         self._scales = [(output.mean, output.scale, output.volatile) for output in spec.outputs]
 
     def new(self, name: str) -> Held:
@@ -126,36 +119,18 @@ class OneTick:
             "model": self._spec.model_id,
             "schema_version": SCHEMA_VERSION,
         }
-        return encode_forecast(payload), Held(held.instrument, state)
+        return orjson.dumps(payload), Held(held.instrument, state)
 
 
 def pack(held: Held) -> bytes:
-    """Return what is kept as bytes, for the peer's own store.
-
-    Not as the daemon's snapshots, which outlive releases: Python's own bytes of plain values take a third of the time.
-    """
-    instrument, scores = held.instrument, held.instrument.scores
-    assert scores is not None, "nothing is kept before the first tick"
-    tracks = [_TRACK(track) for track in scores.tracks]
-    pending = [[tuple(forecast) for forecast in waiting] for waiting in scores.pending]
-    kept = (scores.corrections.tobytes(), scores.known, tracks, pending)
-    return marshal.dumps((_INSTRUMENT(instrument), kept, held.state.tobytes()))
+    """Return what is kept as bytes, for the peer's own store: a snapshot of the daemon's."""
+    return snapshot.encode(REVISION, held.instrument.last_offset + 1, held.instrument, held.state.tobytes())
 
 
-def unpack(packed: bytes) -> Held:
+def unpack(name: str, packed: bytes) -> Held:
     """Return what bytes hold."""
-    fields, (corrections, known, tracks, pending), state = marshal.loads(packed)
-    instrument = Instrument.__new__(Instrument)
-    for name, value in zip(KEPT, fields, strict=True):
-        setattr(instrument, name, value)
-    new = tuple.__new__  # of a named tuple: half the time of its constructor
-    instrument.scores = Scores(
-        [Track(*track) for track in tracks],
-        [[new(Pending, forecast) for forecast in waiting] for waiting in pending],
-        array("d", corrections),
-        known,
-    )
-    return Held(instrument, np.frombuffer(state, np.float32))
+    found = snapshot.decode(name, packed)
+    return Held(found.instrument, found.state)
 
 
 class NumpyRow:
@@ -196,33 +171,34 @@ class NumpyRow:
         return x @ self.head.kernel + self.head.bias, after
 
 
-class OneRowScorer(Scorer):
-    """Scores of one row, on plain floats; outputs say log returns, as a plain mean."""
+class OneRowScorer:
+    """Scores of one row, on plain floats, by the rules of a `Scorer`; outputs say log returns, as a plain mean."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._rules = scorer
 
     def score(
         self, row: Row, means: list[float], values: list[float], units: list[float]
     ) -> tuple[list[float] | None, list[float] | None, list[float] | None]:
         """Settle what the tick is the truth of, sample anew, and return the ends and variances of its forecast."""
-        scores = row.instrument.scores
+        rules, scores = self._rules, row.instrument.scores
         if scores is None:
-            scores = row.instrument.scores = self._awake(row.instrument)
+            scores = row.instrument.scores = rules._awake(row.instrument)
         if not scores.corrections:
-            self.look(scores)
+            rules.look(scores)
         if row.reset is not None:
             scores.drop()
-        phase = row.step & self._period_mask
-        if self._due[phase]:
-            self._settle(scores, self._due[phase], row.step, row.price, 0, [])
+        phase = row.step & rules._period_mask
+        if rules._due[phase]:
+            rules._settle(scores, rules._due[phase], row.step, row.price, 0, [])
         corrections = scores.corrections
-        for column, horizon in self._sampled[phase]:
-            if len(scores.pending[column]) < PENDING_MAX:
+        for column, horizon in rules._sampled[phase]:
+            if len(scores.horizons[column]) <= ROOM_BYTES:
                 value, unit, at = values[column], units[column], WIDTH * column
                 low, high = value + corrections[at] * unit, value + corrections[at + 1] * unit
-                scores.pending[column].append(
-                    Pending(
-                        row.step + horizon, row.offset, row.tick.ts, row.price, means[column], value, unit,
-                        low, high, corrections[at + 3],
-                    )
+                scores.horizons[column] += pack_pending(
+                    row.step + horizon, row.offset, row.ts, row.price, means[column], value, unit, low, high,
+                    corrections[at + 3],
                 )  # fmt: skip
         return _levels(row.price, means, values, units, corrections)
 

@@ -42,7 +42,7 @@ def payloads(work: OneTick, ticks: Sequence[InputRecord], *, packed: bool) -> li
         assert tick.value is not None
         name = tick.key.decode()
         held = kept.get(name)
-        held = work.new(name) if held is None else unpack(held) if packed else held
+        held = work.new(name) if held is None else unpack(name, held) if packed else held
         payload, held = work.forecast(
             tick.value, held, topic=tick.topic, partition=0, offset=tick.offset, timestamp=tick.timestamp
         )

@@ -25,8 +25,8 @@ work = OneTick(Path(told.bundle))
 class Forecasting(StatefulBatchLogic):  # type: ignore[misc]
     """One instrument."""
 
-    def __init__(self, snapshot: bytes | None) -> None:
-        self._held = None if snapshot is None else unpack(snapshot)
+    def __init__(self, snapshot: tuple[str, bytes] | None) -> None:
+        self._held = None if snapshot is None else unpack(*snapshot)
 
     def on_batch(self, values: list[KafkaSourceMessage]) -> tuple[Iterable[KafkaSinkMessage], bool]:
         """Forecast after each of the messages."""
@@ -45,10 +45,10 @@ class Forecasting(StatefulBatchLogic):  # type: ignore[misc]
         self._held = held
         return out, StatefulBatchLogic.RETAIN
 
-    def snapshot(self) -> bytes:
+    def snapshot(self) -> tuple[str, bytes]:
         """Return what is kept; bytes, since the object goes on changing."""
         assert self._held is not None
-        return pack(self._held)
+        return self._held.instrument.name, pack(self._held)
 
 
 flow = Dataflow("forecasts")

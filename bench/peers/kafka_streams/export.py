@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import astuple
 from pathlib import Path
 
 from bench.peers.one_tick import COVERAGE, NumpyRow
@@ -34,7 +33,7 @@ def export(bundle: Bundle, path: Path) -> None:
     for output in spec.outputs:
         track = Tracker(output, scaled=False, quantiled=False, coverage=COVERAGE).start()
         parts.append(struct.pack(">idd?", output.horizon, output.mean, output.scale, output.volatile))
-        parts.append(struct.pack(">7d", *astuple(track)))
+        parts.append(struct.pack(">7d", *track))
     for weights, bias, units in rows.layers:
         parts += [struct.pack(">i", units), _floats(weights.ravel()), _floats(bias)]
     parts += [_floats(rows.head.kernel.ravel()), _floats(rows.head.bias)]

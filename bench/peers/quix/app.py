@@ -27,7 +27,7 @@ def main() -> None:
 
     def forecast(value: bytes, key: str, timestamp: int, headers: Any, state: State) -> bytes:
         packed = state.get_bytes("held")
-        held = work.new(key) if packed is None else unpack(packed)
+        held = work.new(key) if packed is None else unpack(key, packed)
         at = message_context()
         payload, held = work.forecast(
             value, held, topic=at.topic, partition=at.partition, offset=at.offset, timestamp=timestamp
