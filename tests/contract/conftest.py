@@ -6,12 +6,25 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.worlds import KafkaWorld, MemoryWorld, World
+from tests.contract.worlds import KafkaWorld, LibrdWorld, MemoryWorld, World
 
 
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("kafka-python", marks=pytest.mark.kafka),
+        pytest.param("librdkafka", marks=pytest.mark.kafka),
+    ]
+)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """An empty cluster: in memory, then a real one."""
-    world: World = MemoryWorld() if request.param == "memory" else KafkaWorld(request.getfixturevalue("kafka"))
+    """An empty cluster: in memory, then a real one by each client."""
+    world: World
+    if request.param == "memory":
+        world = MemoryWorld()
+    elif request.param == "kafka-python":
+        world = KafkaWorld(request.getfixturevalue("kafka"))
+    else:
+        pytest.importorskip("confluent_kafka", reason="the extra librdkafka is not installed")
+        world = LibrdWorld(request.getfixturevalue("kafka"))
     yield world
     world.close()

@@ -1,4 +1,4 @@
-"""Two clusters with one face: what the contract suite needs beside the ports themselves."""
+"""Clusters with one face, the real one by either client: what the contract suite needs beside the ports themselves."""
 
 from __future__ import annotations
 
@@ -142,6 +142,12 @@ class KafkaWorld:
         self._connection = Connection(bootstrap)
         self.topics = make_topics(bootstrap, "contract", PARTITIONS)
         self.group = f"{GROUP}-{self.topics.ticks}"
+        self.written: dict[Role, str] = {
+            "forecasts": self.topics.forecasts,
+            "state": self.topics.state,
+            "dead_letters": self.topics.dead_letters,
+        }
+        self.read_back: dict[Readable, str] = {"ticks": self.topics.ticks, "state": self.topics.state}
         self._close: list[Callable[[], None]] = []
 
     def source(self, instance: str = "0") -> Source:
@@ -152,14 +158,9 @@ class KafkaWorld:
         return source
 
     def sink(self, instance: str = "0") -> Sink:
-        names: dict[Role, str] = {
-            "forecasts": self.topics.forecasts,
-            "state": self.topics.state,
-            "dead_letters": self.topics.dead_letters,
-        }
         sink = KafkaSink(
             self._connection,
-            topics=names,
+            topics=self.written,
             ticks_topic=self.topics.ticks,
             group_id=self.group,
             instance_id=instance,
@@ -169,8 +170,7 @@ class KafkaWorld:
         return sink
 
     def reader(self) -> Reader:
-        names: dict[Readable, str] = {"ticks": self.topics.ticks, "state": self.topics.state}
-        reader = KafkaReader(self._connection, names, timeout_seconds=5)
+        reader = KafkaReader(self._connection, self.read_back, timeout_seconds=5)
         self._close.append(reader.close)
         return reader
 
@@ -260,6 +260,60 @@ class KafkaWorld:
         topic = getattr(self.topics, role)
         for m in messages:
             producer.send(topic, m.value, m.key, headers=list(m.headers), partition=m.partition)
+
+
+class LibrdWorld(KafkaWorld):
+    """The same broker by librdkafka; only what is under test, and what takes a membership of its, is another."""
+
+    def source(self, instance: str = "0") -> Source:
+        from daemon.transport.librd_source import LibrdSource
+
+        source = LibrdSource(
+            self._connection, topic=self.topics.ticks, group_id=self.group, instance_id=instance, timeout_seconds=20
+        )
+        self._close.append(lambda: source.close(leave=True))
+        return source
+
+    def sink(self, instance: str = "0") -> Sink:
+        from daemon.transport.librd_sink import LibrdSink
+
+        sink = LibrdSink(
+            self._connection,
+            topics=self.written,
+            ticks_topic=self.topics.ticks,
+            group_id=self.group,
+            instance_id=instance,
+            timeout_seconds=20,
+        )
+        self._close.append(sink.close)
+        return sink
+
+    def reader(self) -> Reader:
+        from daemon.transport.librd_reader import LibrdReader
+
+        reader = LibrdReader(self._connection, self.read_back, group_id=self.group, timeout_seconds=5)
+        self._close.append(reader.close)
+        return reader
+
+    def hang(self, instance: str, message: Message, offsets: dict[int, int], group_metadata: object) -> End:
+        import confluent_kafka
+
+        from daemon.transport.librd_source import Membership
+
+        assert isinstance(group_metadata, Membership)
+        producer = confluent_kafka.Producer(
+            {
+                "bootstrap.servers": self._connection.bootstrap_servers,
+                "transactional.id": transactional_id(self.group, instance),
+            }
+        )
+        producer.init_transactions(20)
+        producer.begin_transaction()
+        producer.produce(self.topics.forecasts, message.value, message.key, message.partition)
+        producer.flush(20)
+        positions = [confluent_kafka.TopicPartition(self.topics.ticks, p, at) for p, at in offsets.items()]
+        producer.send_offsets_to_transaction(positions, group_metadata.metadata(), 20)
+        return partial(_end, producer)
 
 
 def _end(producer: KafkaProducer, *, committed: bool) -> None:
