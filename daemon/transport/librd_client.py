@@ -40,6 +40,8 @@ TOKEN_SECONDS = 60.0
 #: How often a password is opened again; librdkafka itself keeps the one that it was given.
 PASSWORD_SECONDS = 10.0
 
+#: All that a consumer says once it has ended for that reason.
+FENCED = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
 REFUSALS = frozenset({
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -154,7 +156,7 @@ def translate(error: BaseException, doing: str) -> TickcastError:
         return TickcastError(f"{doing}: {type(error).__name__}: {error}")
     found: KafkaError = error.args[0]
     code, what = found.code(), f"{doing}: {reason(found)}"
-    if code in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL) and "FENCED_INSTANCE_ID" in what:
+    if code == KafkaError.FENCED_INSTANCE_ID or (code == KafkaError._FATAL and FENCED in what):
         return Fenced(f"{what}; another process runs with our [kafka] instance_id, give each its own")
     if code in REFUSALS:
         return AccessDenied(f"{what}; grant the right, `tickcast topics check` lists those needed")

@@ -139,11 +139,11 @@ class LibrdSink:
             while not self._write(producer, outgoing, positions, group_metadata, deadline):
                 producer.abort_transaction(_left(deadline))
         except BaseException as error:
+            cause = self._cause(producer, error)
             self._abort(producer)
             self._discard()
             if not isinstance(error, Exception):
                 raise  # a signal's exception: nothing may be left open, nothing to explain
-            cause = error if self._undelivered is None else KafkaException(self._undelivered)
             ours = translate(cause, "writing a transaction")
             if isinstance(ours, FINAL):
                 raise ours from error
@@ -238,6 +238,17 @@ class LibrdSink:
             if found.error is not None:
                 raise KafkaException(found.error)
             self._partition_counts[topic] = len(found.partitions)
+
+    def _cause(self, producer: Producer, error: BaseException) -> BaseException:
+        """Return why a transaction failed: librdkafka says it in a delivery report, or to whoever begins the next."""
+        if self._undelivered is not None:
+            return KafkaException(self._undelivered)
+        if isinstance(error, KafkaException) and error.args[0].code() == KafkaError._STATE:
+            try:
+                producer.begin_transaction()
+            except KafkaException as told:
+                return told
+        return error
 
     def _abort(self, producer: Producer) -> None:
         """Abort if the client can still do so: a process that ends now would else block readers until the timeout."""

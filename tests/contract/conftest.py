@@ -6,25 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.worlds import KafkaWorld, LibrdWorld, MemoryWorld, World
+from tests.contract.worlds import CLIENTS, MemoryWorld, World, real_world
 
 
-@pytest.fixture(
-    params=[
-        "memory",
-        pytest.param("kafka-python", marks=pytest.mark.kafka),
-        pytest.param("librdkafka", marks=pytest.mark.kafka),
-    ]
-)
+@pytest.fixture(params=["memory", *(pytest.param(client, marks=pytest.mark.kafka) for client in CLIENTS)])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     """An empty cluster: in memory, then a real one by each client."""
-    world: World
-    if request.param == "memory":
-        world = MemoryWorld()
-    elif request.param == "kafka-python":
-        world = KafkaWorld(request.getfixturevalue("kafka"))
-    else:
-        pytest.importorskip("confluent_kafka", reason="the extra librdkafka is not installed")
-        world = LibrdWorld(request.getfixturevalue("kafka"))
+    memory = request.param == "memory"
+    world: World = MemoryWorld() if memory else real_world(request.param, request.getfixturevalue("kafka"))
     yield world
     world.close()

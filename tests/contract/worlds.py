@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import MemberToRemove
 from kafka.structs import OffsetAndMetadata
@@ -24,6 +25,7 @@ from tests.kafka_fixture import make_topics
 
 PARTITIONS = 4
 GROUP = "group"
+CLIENTS = ("kafka-python", "librdkafka")
 
 Isolation = Literal["read_committed", "read_uncommitted"]
 
@@ -138,6 +140,9 @@ class MemoryWorld:
 class KafkaWorld:
     """A real broker; topics and group are the test's own."""
 
+    #: What the sink writes with.
+    producer_class: Any = KafkaProducer
+
     def __init__(self, bootstrap: str) -> None:
         self._connection = Connection(bootstrap)
         self.topics = make_topics(bootstrap, "contract", PARTITIONS)
@@ -169,8 +174,8 @@ class KafkaWorld:
         self._close.append(sink.close)
         return sink
 
-    def reader(self) -> Reader:
-        reader = KafkaReader(self._connection, self.read_back, timeout_seconds=5)
+    def reader(self, timeout_seconds: float = 5) -> Reader:
+        reader = KafkaReader(self._connection, self.read_back, timeout_seconds=timeout_seconds)
         self._close.append(reader.close)
         return reader
 
@@ -186,7 +191,7 @@ class KafkaWorld:
         producer = self._begin(f"somebody-{self.group}")
         self._send(producer, messages, topic)
         producer.flush(10)
-        return partial(_end, producer)
+        return partial(end_transaction, producer)
 
     def hang(self, instance: str, message: Message, offsets: dict[int, int], group_metadata: object) -> End:
         producer = self._begin(transactional_id(self.group, instance))
@@ -194,7 +199,7 @@ class KafkaWorld:
         producer.flush(10)
         positions = {TopicPartition(self.topics.ticks, p): OffsetAndMetadata(at, "", -1) for p, at in offsets.items()}
         producer.send_offsets_to_transaction(positions, group_metadata)
-        return partial(_end, producer)
+        return partial(end_transaction, producer)
 
     def read(self, role: Role, isolation: Isolation = "read_committed") -> list[Record]:
         topic = getattr(self.topics, role)
@@ -238,6 +243,10 @@ class KafkaWorld:
     def grow(self, partitions: int) -> None:
         list(grow_topics(self._connection, self.topics, partitions))
 
+    def patch_producer(self, monkeypatch: pytest.MonkeyPatch, name: str, method: Callable[..., object]) -> None:
+        """Put a method in the place of the producer's own, for all sinks to be opened."""
+        monkeypatch.setattr(KafkaProducer, name, method)
+
     def close(self) -> None:
         for close in reversed(self._close):
             close()
@@ -262,61 +271,18 @@ class KafkaWorld:
             producer.send(topic, m.value, m.key, headers=list(m.headers), partition=m.partition)
 
 
-class LibrdWorld(KafkaWorld):
-    """The same broker by librdkafka; only what is under test, and what takes a membership of its, is another."""
+def real_world(client: str, bootstrap: str) -> KafkaWorld:
+    """Return a real broker by one of `CLIENTS`; skips where the client is not installed."""
+    if client == "kafka-python":
+        return KafkaWorld(bootstrap)
+    pytest.importorskip("confluent_kafka", reason="the extra librdkafka is not installed")
+    from tests.contract.librd_world import LibrdWorld
 
-    def source(self, instance: str = "0") -> Source:
-        from daemon.transport.librd_source import LibrdSource
-
-        source = LibrdSource(
-            self._connection, topic=self.topics.ticks, group_id=self.group, instance_id=instance, timeout_seconds=20
-        )
-        self._close.append(lambda: source.close(leave=True))
-        return source
-
-    def sink(self, instance: str = "0") -> Sink:
-        from daemon.transport.librd_sink import LibrdSink
-
-        sink = LibrdSink(
-            self._connection,
-            topics=self.written,
-            ticks_topic=self.topics.ticks,
-            group_id=self.group,
-            instance_id=instance,
-            timeout_seconds=20,
-        )
-        self._close.append(sink.close)
-        return sink
-
-    def reader(self) -> Reader:
-        from daemon.transport.librd_reader import LibrdReader
-
-        reader = LibrdReader(self._connection, self.read_back, group_id=self.group, timeout_seconds=5)
-        self._close.append(reader.close)
-        return reader
-
-    def hang(self, instance: str, message: Message, offsets: dict[int, int], group_metadata: object) -> End:
-        import confluent_kafka
-
-        from daemon.transport.librd_source import Membership
-
-        assert isinstance(group_metadata, Membership)
-        producer = confluent_kafka.Producer(
-            {
-                "bootstrap.servers": self._connection.bootstrap_servers,
-                "transactional.id": transactional_id(self.group, instance),
-            }
-        )
-        producer.init_transactions(20)
-        producer.begin_transaction()
-        producer.produce(self.topics.forecasts, message.value, message.key, message.partition)
-        producer.flush(20)
-        positions = [confluent_kafka.TopicPartition(self.topics.ticks, p, at) for p, at in offsets.items()]
-        producer.send_offsets_to_transaction(positions, group_metadata.metadata(), 20)
-        return partial(_end, producer)
+    return LibrdWorld(bootstrap)
 
 
-def _end(producer: KafkaProducer, *, committed: bool) -> None:
+def end_transaction(producer: Any, *, committed: bool) -> None:
+    """End the transaction of a producer of either client."""
     if committed:
         producer.commit_transaction()
     else:
