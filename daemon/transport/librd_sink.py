@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 from kafka import KafkaAdminClient
 
-from daemon.core.records import Message as Outcome
 from daemon.errors import BrokerUnavailable, TopicError, TransactionFailed
 from daemon.transport.admin_line import AdminLine
 from daemon.transport.connection import Connection, transactional_id
@@ -202,29 +202,34 @@ class LibrdSink:
         return True
 
     def _send(self, producer: Producer, outgoing: Outgoing, deadline: float) -> None:
+        produce = producer.produce
         for role, messages in outgoing.messages.items():
             topic = self._topics[role]
-            try:
-                self._produce(producer, topic, messages, deadline)
-            except KafkaException as error:  # no such partition, or too large for any topic
-                raise TopicError(f"cannot write to {topic}: {error}; see `tickcast topics check`") from error
-
-    def _produce(self, producer: Producer, topic: str, messages: Sequence[Outcome], deadline: float) -> None:
-        produce = producer.produce
-        for partition, key, value, headers in messages:
-            if value is None and key is None:
-                value = b""  # kafka-python can write no record with neither, and both clients write the same
-            while True:
+            for partition, key, value, headers in messages:
+                if value is None and key is None:
+                    value = b""  # kafka-python can write no record with neither, and both clients write the same
                 try:
                     if headers:
                         produce(topic, value, key, partition, headers=list(headers))
                     else:
                         produce(topic, value, key, partition)
-                    break
-                except BufferError:  # the queue is full, as with the checkpoint of very many instruments
-                    if time.monotonic() > deadline:
-                        raise
-                    producer.poll(ROOM_SECONDS)
+                except BufferError:  # the checkpoint of very many instruments
+                    self._produce_patiently(producer, deadline, topic, value, key, partition, headers=list(headers))
+                except KafkaException as error:  # no such partition, or larger than any topic takes
+                    raise TopicError(
+                        f"cannot write to {topic}, partition {partition}: {reason(error.args[0])}; "
+                        "see `tickcast topics check`"
+                    ) from error
+
+    def _produce_patiently(self, producer: Producer, deadline: float, *args: Any, **options: Any) -> None:
+        """Produce one record once there is room for it."""
+        while True:
+            producer.poll(ROOM_SECONDS)
+            with suppress(BufferError):
+                producer.produce(*args, **options)
+                return
+            if time.monotonic() > deadline:
+                raise BrokerUnavailable("the records of a transaction were not taken within its time")
 
     def _ask(self, question: Callable[[KafkaAdminClient], Answer]) -> Answer:
         return self._admin.ask(question, "looking for transactions that Kafka left open", ASK_TIMEOUT_SECONDS)
@@ -242,12 +247,12 @@ class LibrdSink:
     def _cause(self, producer: Producer, error: BaseException) -> BaseException:
         """Return why a transaction failed: librdkafka says it in a delivery report, or to whoever begins the next."""
         if self._undelivered is not None:
-            return KafkaException(self._undelivered)
+            return KafkaException(self._undelivered)  # type: ignore[no-any-return]
         if isinstance(error, KafkaException) and error.args[0].code() == KafkaError._STATE:
             try:
                 producer.begin_transaction()
             except KafkaException as told:
-                return told
+                return told  # type: ignore[no-any-return]
         return error
 
     def _abort(self, producer: Producer) -> None:

@@ -21,6 +21,7 @@ class LibrdWorld(KafkaWorld):
     """The same broker by librdkafka; only what is under test, and what takes a membership of it, is another."""
 
     producer_class = confluent_kafka.Producer
+    adapter = "librd"
 
     def source(self, instance: str = "0") -> Source:
         source = LibrdSource(

@@ -142,6 +142,8 @@ class KafkaWorld:
 
     #: What the sink writes with.
     producer_class: Any = KafkaProducer
+    #: How the modules of the client begin.
+    adapter = "kafka"
 
     def __init__(self, bootstrap: str) -> None:
         self._connection = Connection(bootstrap)
@@ -242,6 +244,11 @@ class KafkaWorld:
 
     def grow(self, partitions: int) -> None:
         list(grow_topics(self._connection, self.topics, partitions))
+
+    def patch(self, monkeypatch: pytest.MonkeyPatch, part: Literal["sink", "source"], **bounds: float) -> None:
+        """Set bounds of the sinks or sources to be built."""
+        for name, seconds in bounds.items():
+            monkeypatch.setattr(f"daemon.transport.{self.adapter}_{part}.{name}", seconds)
 
     def patch_producer(self, monkeypatch: pytest.MonkeyPatch, name: str, method: Callable[..., object]) -> None:
         """Put a method in the place of the producer's own, for all sinks to be opened."""

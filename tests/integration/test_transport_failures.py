@@ -49,29 +49,23 @@ def world(broker: Broker, request: pytest.FixtureRequest) -> Iterator[KafkaWorld
     world.close()
 
 
-#: Bounds of a second or two instead of ten.
-IMPATIENT = {
-    "kafka_sink.TRANSACTION_TIMEOUT_SECONDS": 3.0,
-    "kafka_sink.REQUEST_TIMEOUT_SECONDS": 1.0,
-    "kafka_sink.DELIVERY_TIMEOUT_SECONDS": 1.5,
-    "kafka_sink.ABORT_TIMEOUT_SECONDS": 1.0,
-    "kafka_sink.CLOSE_TIMEOUT_SECONDS": 1.0,
-    "kafka_source.REQUEST_TIMEOUT_SECONDS": 1.0,
-    "kafka_source.CLOSE_TIMEOUT_SECONDS": 1.0,
-    "place.REQUEST_TIMEOUT_SECONDS": 1.0,
-}
+DELIVERY_SECONDS = 1.5
 
 
 @pytest.fixture
-def impatient(world: KafkaWorld, monkeypatch: pytest.MonkeyPatch) -> None:  # whose modules have to be there
-    for name, seconds in IMPATIENT.items():
-        patch_bound(monkeypatch, name, seconds)
-
-
-def patch_bound(monkeypatch: pytest.MonkeyPatch, name: str, seconds: float) -> None:
-    """Set a bound of one client, and the same of the other where it has it."""
-    monkeypatch.setattr(f"daemon.transport.{name}", seconds)
-    monkeypatch.setattr(f"daemon.transport.{name.replace('kafka_', 'librd_')}", seconds, raising=False)
+def impatient(world: KafkaWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds of a second or two instead of ten."""
+    world.patch(
+        monkeypatch,
+        "sink",
+        TRANSACTION_TIMEOUT_SECONDS=3.0,
+        REQUEST_TIMEOUT_SECONDS=1.0,
+        DELIVERY_TIMEOUT_SECONDS=DELIVERY_SECONDS,
+        ABORT_TIMEOUT_SECONDS=1.0,
+        CLOSE_TIMEOUT_SECONDS=1.0,
+    )
+    world.patch(monkeypatch, "source", REQUEST_TIMEOUT_SECONDS=1.0, CLOSE_TIMEOUT_SECONDS=1.0)
+    monkeypatch.setattr("daemon.transport.place.REQUEST_TIMEOUT_SECONDS", 1.0)
 
 
 @contextmanager
@@ -113,9 +107,9 @@ def test_a_record_that_cannot_be_delivered_fails_the_transaction_and_nothing_of_
 def test_a_record_that_expired_fails_the_transaction_although_the_client_would_commit_without_it(
     broker: Broker, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patch_bound(monkeypatch, "kafka_sink.TRANSACTION_TIMEOUT_SECONDS", 20.0)
+    world.patch(monkeypatch, "sink", TRANSACTION_TIMEOUT_SECONDS=20.0)
     process = psutil.Process(broker.pid)
-    thawing = Timer(2 * IMPATIENT["kafka_sink.DELIVERY_TIMEOUT_SECONDS"], lambda: process.send_signal(signal.SIGCONT))
+    thawing = Timer(2 * DELIVERY_SECONDS, lambda: process.send_signal(signal.SIGCONT))
 
     def freeze() -> None:
         wait_for_end(broker.bootstrap, world.topics.forecasts, 1)  # the partition is part of the transaction now
@@ -140,9 +134,9 @@ def test_a_record_that_expired_fails_the_transaction_although_the_client_would_c
 def test_a_call_that_never_returns_is_abandoned(
     broker: Broker, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    for bound in ("REQUEST_TIMEOUT_SECONDS", "DELIVERY_TIMEOUT_SECONDS"):  # neither may end before the transaction
-        patch_bound(monkeypatch, f"kafka_sink.{bound}", 3.0)  # the most that librdkafka lets them be
-        monkeypatch.setattr(f"daemon.transport.kafka_sink.{bound}", 20.0)
+    # Nothing may fail before the transaction does, and librdkafka lets nothing outlive it.
+    request, delivery = (10.0, 20.0) if world.adapter == "kafka" else (3.0, 3.0)
+    world.patch(monkeypatch, "sink", REQUEST_TIMEOUT_SECONDS=request, DELIVERY_TIMEOUT_SECONDS=delivery)
     producer = world.producer_class
     original = getattr(producer, step)
     healthy = True
