@@ -68,10 +68,18 @@ def impatient(world: KafkaWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daemon.transport.place.REQUEST_TIMEOUT_SECONDS", 1.0)
 
 
-@contextmanager
-def frozen(broker: Broker) -> Iterator[None]:
+def freeze(broker: Broker) -> psutil.Process:
+    """Stop a broker where it stands; it does on return."""
     process = psutil.Process(broker.pid)
     process.send_signal(signal.SIGSTOP)
+    while process.status() != psutil.STATUS_STOPPED:
+        pass
+    return process
+
+
+@contextmanager
+def frozen(broker: Broker) -> Iterator[None]:
+    process = freeze(broker)
     try:
         yield
     finally:
@@ -111,16 +119,16 @@ def test_a_record_that_expired_fails_the_transaction_although_the_client_would_c
     process = psutil.Process(broker.pid)
     thawing = Timer(2 * DELIVERY_SECONDS, lambda: process.send_signal(signal.SIGCONT))
 
-    def freeze() -> None:
+    def expire() -> None:
         wait_for_end(broker.bootstrap, world.topics.forecasts, 1)  # the partition is part of the transaction now
-        process.send_signal(signal.SIGSTOP)
+        freeze(broker)
         thawing.start()  # then the coordinator is well again, and the second record has expired
 
     source, sink = owning(world.source()).source, world.sink()
     sink.open()
     try:
-        with pytest.raises(TransactionFailed, match=r"passed since batch creation|_MSG_TIMED_OUT"):
-            sink.commit(Outgoing({"forecasts": Interrupted(freeze)}), {0: 1}, source.group_metadata())
+        with pytest.raises(TransactionFailed, match=r"passed since batch creation|timed out on"):
+            sink.commit(Outgoing({"forecasts": Interrupted(expire)}), {0: 1}, source.group_metadata())
     finally:
         thawing.join()
     monkeypatch.undo()
@@ -143,7 +151,7 @@ def test_a_call_that_never_returns_is_abandoned(
 
     def freeze_then_call(producer: object, *args: object) -> None:
         if not healthy:
-            psutil.Process(broker.pid).send_signal(signal.SIGSTOP)
+            freeze(broker)
         original(producer, *args)
 
     world.patch_producer(monkeypatch, step, freeze_then_call)
