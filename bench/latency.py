@@ -53,7 +53,7 @@ def bare(on: Rig, name: str, client: str, rate: int, seconds: float) -> dict[str
 
 
 @contextmanager
-def relaying(on: Rig, topics: TopicSettings, client: str) -> Iterator[None]:
+def relaying(on: Rig, topics: TopicSettings, client: str = CLIENTS[0]) -> Iterator[None]:
     """Run the relay in a process of its own."""
     command = [sys.executable, "-m", "bench.latency", "--relay", topics.forecasts, "--client", client]
     relay = subprocess.Popen([*command, "--produce", topics.ticks, "--to", on.bootstrap])
