@@ -35,8 +35,9 @@ NAMES = {
     "sasl_mechanism": "sasl.mechanism",
     "sasl_plain_username": "sasl.username",
 }
-#: librdkafka asks for another token when 80 % of this has passed; the provider has it in hand, whatever its lifetime.
-TOKEN_SECONDS = 60.0
+#: librdkafka keeps a token and logs in with it again when a session ends, so it is told that none lives long: it asks
+#: when 80 % of this has passed, and the provider has one in hand.
+TOKEN_SECONDS = 5.0
 #: How often a password is opened again; librdkafka itself keeps the one that it was given.
 PASSWORD_SECONDS = 10.0
 

@@ -131,6 +131,7 @@ class LibrdSink:
         assert producer is not None
         assert password is not None
         password.renew()
+        producer.poll(0)  # what librdkafka has asked for since the last one: a token
         deadline = time.monotonic() + TRANSACTION_TIMEOUT_SECONDS
         positions = [TopicPartition(self._ticks_topic, partition, at) for partition, at in offsets.items()]
         try:
