@@ -288,6 +288,15 @@ def real_world(client: str, bootstrap: str) -> KafkaWorld:
     return LibrdWorld(bootstrap)
 
 
+def source_class(client: str) -> Any:
+    """Return the `Source` of one of `CLIENTS`; skips where the client is not installed."""
+    if client == "kafka-python":
+        return KafkaSource
+    return pytest.importorskip(
+        "daemon.transport.librd_source", reason="the extra librdkafka is not installed"
+    ).LibrdSource
+
+
 def end_transaction(producer: Any, *, committed: bool) -> None:
     """End the transaction of a producer of either client."""
     if committed:
