@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.rig import machine, write_section
+from bench.rig import CLIENTS, machine, write_section
 
 NOTE = (
     "2 x LSTM(64), the 14 default features, 4 horizons; one process, one broker, 2 cores shared by all of it. The"
@@ -43,20 +43,37 @@ def run(module: str, *arguments: str) -> dict[str, Any]:
 
 
 def throughput(ticks: Path, quick: bool) -> list[Row]:
-    """Measure against the bare loop."""
+    """Measure each client against its bare loop, and one against the other."""
     found = run("bench.throughput", "--ticks", str(ticks), *(["--count", "20000", "--rounds", "1"] if quick else []))
-    made, on_file = found["500 instruments"], found["real file"]
+    commands = {"500 instruments": "python -m bench.throughput", "real file": "python -m bench.throughput --ticks FILE"}
+    rows = [
+        Row(
+            f"throughput, exactly once, of a bare {client} loop's: {ticks_of}",
+            f"{each['ratio']:.0%} ({each['tickcast']:,.0f} of {each['bare']:,.0f} ticks/s)",
+            command,
+        )
+        for client in CLIENTS
+        for ticks_of, command in commands.items()
+        for each in [found[ticks_of][client]]
+    ]
+    name = f"{CLIENTS[-1]} to {CLIENTS[0]}"
+    ratios = " / ".join(f"{found[ticks_of][name]:.1f}" for ticks_of in commands)
+    return [
+        *rows,
+        Row(f"throughput, exactly once, {name}: 500 instruments / real file", ratios, list(commands.values())[1]),
+    ]
+
+
+def latency(_: Path, quick: bool) -> list[Row]:
+    """Measure latency by each client, beside its bare relay."""
+    found = run("bench.latency", *(["--rounds", "1", "--seconds", "3"] if quick else []))
     return [
         Row(
-            "throughput, exactly once, of a bare kafka-python loop's: 500 instruments",
-            f"{made['ratio']:.0%} ({made['tickcast']:,.0f} of {made['bare']:,.0f} ticks/s)",
-            "python -m bench.throughput",
-        ),
-        Row(
-            "the same on the real file, six instruments",
-            f"{on_file['ratio']:.0%} ({on_file['tickcast']:,.0f} of {on_file['bare']:,.0f} ticks/s)",
-            "python -m bench.throughput --ticks FILE",
-        ),
+            f"end to end at {found['rate']:,} ticks/s, committed, {client}: p50, p90, p99; its bare relay",
+            f"{percentiles(found[client]['tickcast'])}; {percentiles(found[client]['bare relay'])}",
+            "python -m bench.latency",
+        )
+        for client in CLIENTS
     ]
 
 
@@ -214,6 +231,7 @@ def real(ticks: Path, quick: bool) -> list[Row]:
 
 SECTIONS: tuple[Callable[[Path, bool], list[Row]], ...] = (
     throughput,
+    latency,
     scoring,
     checkpoints,
     recovery,
@@ -234,7 +252,7 @@ def measured(sections: Iterable[Callable[[Path, bool], list[Row]]], ticks: Path,
 
 def table(lines: Sequence[str]) -> str:
     """Write the section."""
-    head = ["\n## Figures\n", NOTE.format(machine=machine()), "\n| what | figure | command |\n|---|---|---|"]
+    head = ["\n## Figures\n", NOTE.format(machine=machine(CLIENTS)), "\n| what | figure | command |\n|---|---|---|"]
     return "\n".join([*head, *lines, "\n"])
 
 

@@ -1,11 +1,11 @@
 """End-to-end latency at a steady rate: from the sending of a tick (linger 2 ms) to its forecast in the hands of a
 `read_committed` consumer that takes messages one by one (one that gathers batches would measure itself).
 
-Beside it, in the same run, the same through a bare relay: a kafka-python loop that consumes, produces records of the
-same size and commits exactly once, with nothing in between. That is the floor of the client on this machine, whose two
-cores the broker, the sender and the reader share.
+Beside it, in the same run, the same through a bare relay: a loop on the same client that consumes, produces records of
+the same size and commits exactly once, with nothing in between. That is the floor of the client on this machine, whose
+two cores the broker, the sender and the reader share.
 
-    python -m bench.latency [--rate 1000] [--seconds 30]
+    python -m bench.latency [--client NAME]... [--rate 1000] [--seconds 30]
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from pathlib import Path
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from bench.rig import PARTITIONS, Rig, bench_bundle, machine, made_ticks, median, rig
+from bench.rig import CLIENTS, PARTITIONS, Rig, bench_bundle, machine, made_ticks, median, rig
 from daemon.config import TopicSettings
 from daemon.dev.replay import partition_of
 
@@ -36,26 +36,26 @@ WARM_UP_SECONDS = 3.0
 FORECAST_BYTES = 470
 
 
-def tickcast(on: Rig, name: str, bundle: Path, rate: int, seconds: float) -> dict[str, float]:
+def tickcast(on: Rig, name: str, client: str, bundle: Path, rate: int, seconds: float) -> dict[str, float]:
     """Measure the daemon."""
     topics = on.topics(name)
-    daemon = on.daemon(name, topics, bundle).start().wait_ready()
+    daemon = on.daemon(name, topics, bundle, client=client).start().wait_ready()
     found = measure(on, topics, rate, seconds, partial(producing, on, topics, rate))
     daemon.stop()
     return found
 
 
-def bare(on: Rig, name: str, rate: int, seconds: float) -> dict[str, float]:
+def bare(on: Rig, name: str, client: str, rate: int, seconds: float) -> dict[str, float]:
     """Measure the relay."""
     topics = on.topics(name)
-    with relaying(on, topics):
+    with relaying(on, topics, client):
         return measure(on, topics, rate, seconds, partial(producing, on, topics, rate))
 
 
 @contextmanager
-def relaying(on: Rig, topics: TopicSettings) -> Iterator[None]:
+def relaying(on: Rig, topics: TopicSettings, client: str = CLIENTS[0]) -> Iterator[None]:
     """Run the relay in a process of its own."""
-    command = [sys.executable, "-m", "bench.latency", "--relay", topics.forecasts]
+    command = [sys.executable, "-m", "bench.latency", "--relay", topics.forecasts, "--client", client]
     relay = subprocess.Popen([*command, "--produce", topics.ticks, "--to", on.bootstrap])
     yield
     relay.terminate()
@@ -94,7 +94,7 @@ def measure(
     return {f"p{p}": settled[int(len(settled) * p / 100)] / 1e6 for p in (50, 90, 99)}
 
 
-def relay(bootstrap: str, ticks: str, out: str) -> None:
+def relay_kafka_python(bootstrap: str, ticks: str, out: str) -> None:
     """Pass ticks on, exactly once, until told to stop."""
     consumer = KafkaConsumer(
         bootstrap_servers=bootstrap,
@@ -128,6 +128,45 @@ def relay(bootstrap: str, ticks: str, out: str) -> None:
         producer.commit_transaction()
 
 
+def relay_librdkafka(bootstrap: str, ticks: str, out: str) -> None:
+    """Pass ticks on, exactly once, until told to stop."""
+    import confluent_kafka
+
+    consumer = confluent_kafka.Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": out,
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 20,
+        }
+    )
+    consumer.subscribe([ticks])
+    producer = confluent_kafka.Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "transactional.id": out,
+            "compression.type": "lz4",
+            "linger.ms": 1,
+            "retry.backoff.ms": 2,
+        }
+    )
+    producer.init_transactions()
+    while True:
+        first = consumer.poll(0.2)
+        if first is None or first.error():
+            continue
+        producer.begin_transaction()
+        offsets = {}
+        for message in [first, *consumer.consume(1999, 0)]:
+            partition = message.partition()
+            producer.produce(out, message.value().ljust(FORECAST_BYTES), message.key(), partition)
+            offsets[partition] = confluent_kafka.TopicPartition(ticks, partition, message.offset() + 1)
+        producer.send_offsets_to_transaction(list(offsets.values()), consumer.consumer_group_metadata())
+        producer.commit_transaction()
+
+
 def produce(bootstrap: str, topic: str, rate: int, count: int) -> None:
     """Send ticks at a steady rate, each stamped as it is sent."""
     producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=2, acks=1, enable_idempotence=False)
@@ -145,6 +184,7 @@ def produce(bootstrap: str, topic: str, rate: int, count: int) -> None:
 def main() -> None:
     """Run it and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--client", choices=CLIENTS, action="append", help="a client; all of them unless given")
     parser.add_argument("--rate", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
@@ -154,22 +194,27 @@ def main() -> None:
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.relay:
+        relay = relay_librdkafka if options.client == ["librdkafka"] else relay_kafka_python
         relay(options.to, options.produce, options.relay)
     elif options.produce:
         produce(options.to, options.produce, options.rate, options.count)
     else:
-        print(json.dumps(both(options.rate, options.seconds, options.rounds), indent=2))
+        found = both(options.client or CLIENTS, options.rate, options.seconds, options.rounds)
+        print(json.dumps(found, indent=2))
 
 
-def both(rate: int, seconds: float, rounds: int) -> dict[str, object]:
+def both(clients: Sequence[str], rate: int, seconds: float, rounds: int) -> dict[str, object]:
     """Measure the daemon and the relay in turns on one broker; return the medians of their percentiles."""
-    ours, floor = [], []
+    ours: dict[str, list[dict[str, float]]] = {client: [] for client in clients}
+    floor: dict[str, list[dict[str, float]]] = {client: [] for client in clients}
     with tempfile.TemporaryDirectory() as folder, rig(Path(folder)) as on:
         bundle = bench_bundle(Path(folder)).path
         for turn in range(rounds):
-            ours.append(tickcast(on, f"latency-{turn}", bundle, rate, seconds))
-            floor.append(bare(on, f"relay-{turn}", rate, seconds))
-    return {"machine": machine(), "rate": rate, "tickcast": medians(ours), "bare relay": medians(floor)}
+            for client in clients:
+                ours[client].append(tickcast(on, f"latency-{client}-{turn}", client, bundle, rate, seconds))
+                floor[client].append(bare(on, f"relay-{client}-{turn}", client, rate, seconds))
+    figures = {c: {"tickcast": medians(ours[c]), "bare relay": medians(floor[c])} for c in clients}
+    return {"machine": machine(clients), "rate": rate, **figures}
 
 
 def medians(rounds: list[dict[str, float]]) -> dict[str, float]:

@@ -113,7 +113,9 @@ def table(roots: list[Path], runs: list[list[dict[str, Any]]]) -> str:
     found = [[run[source] for run in each] for source in runs[0][0] for each in runs]
     rows = [["whole", *(f"{median([run['total'] for run in runs]):.1f}" for runs in found)]]
     for at, stage in enumerate(STAGES):
-        figures = (f"{median([run['stages'][at] for run in runs]):.1f}" if "stages" in runs[0] else "" for runs in found)
+        figures = (
+            f"{median([run['stages'][at] for run in runs]):.1f}" if "stages" in runs[0] else "" for runs in found
+        )
         rows.append([stage, *figures])
     head = ["", *columns]
     lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]

@@ -27,7 +27,7 @@ import psutil
 from kafka.admin import KafkaAdminClient
 
 from bench.feed import Feed, Mix, quotes
-from bench.rig import Rig, bench_bundle, machine, median, rig, wait_for_ticks
+from bench.rig import CLIENTS, Rig, bench_bundle, machine, median, rig, wait_for_ticks
 from bench.stages import walk_in_stages
 from bench.watch import Watch
 from daemon.dev.child import ChildDaemon
@@ -44,12 +44,12 @@ THAW_SECONDS = 0.02
 PATH = ("partitions assigned", "partition goes on", "partition recovered")
 
 
-def measure(on: Rig, bundle: Path, instruments: int, rounds: int) -> dict[str, Any]:
+def measure(on: Rig, bundle: Path, instruments: int, client: str, rounds: int) -> dict[str, Any]:
     """Kill and restart a daemon under load; return medians over the rounds, and the stages."""
     name = f"recovery-{instruments}"
     topics = on.topics(name)
     mix = Mix(RATE, instruments)
-    daemon = on.daemon(name, topics, bundle).start().wait_ready()
+    daemon = on.daemon(name, topics, bundle, client=client).start().wait_ready()
     on.fill(topics.ticks, islice(quotes(mix), instruments))
     wait_for_ticks(daemon, instruments)
     rng = random.Random(instruments)
@@ -61,7 +61,7 @@ def measure(on: Rig, bundle: Path, instruments: int, rounds: int) -> dict[str, A
         time.sleep(SETTLE_SECONDS)
         memory = resident(daemon)
         kill_in_transaction(on, name, daemon)
-    walked = walk_in_stages(on.settings(name, topics, bundle))
+    walked = walk_in_stages(on.settings(name, topics, bundle, client=client))
     result = {key: median([each[key] for each in found]) for key in found[0]}
     return {"rounds": rounds, **result, **memory, "stages": walked}
 
@@ -136,12 +136,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instruments", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--client", choices=CLIENTS, default=CLIENTS[0])
     options = parser.parse_args()
-    result: dict[str, Any] = {"machine": machine(), "rate": RATE}
+    result: dict[str, Any] = {"machine": machine([options.client]), "rate": RATE}
     with tempfile.TemporaryDirectory() as folder, rig(Path(folder)) as on:
         bundle = bench_bundle(Path(folder)).path
         for instruments in options.instruments:
-            result[str(instruments)] = measure(on, bundle, instruments, options.rounds)
+            result[str(instruments)] = measure(on, bundle, instruments, options.client, options.rounds)
     print(json.dumps(result, indent=2))
 
 

@@ -32,6 +32,9 @@ from daemon.transport.connection import Connection
 from tests.bundles import tiny_bundle
 
 PARTITIONS = 4
+#: Each against its own bare loop; the package of the second is an extra.
+CLIENTS = ("kafka-python", "librdkafka")
+PACKAGES = {"kafka-python": "kafka-python", "librdkafka": "confluent-kafka"}
 IDLE_SECONDS = 10.0
 #: A scrape takes the daemon some milliseconds; more of them would be measured too.
 SCRAPE_SECONDS = 1.0
@@ -62,21 +65,38 @@ class Rig:
         return topics
 
     def settings(
-        self, name: str, topics: TopicSettings, bundle: Path, instance: str = "0", **pipeline: Any
+        self,
+        name: str,
+        topics: TopicSettings,
+        bundle: Path,
+        instance: str = "0",
+        client: str = "kafka-python",
+        **pipeline: Any,
     ) -> dict[str, dict[str, Any]]:
         """Return the settings of an instance of the group `name`."""
         return {
-            "kafka": {"bootstrap_servers": self.bootstrap, "group_id": name, "instance_id": instance},
+            "kafka": {
+                "client": client,
+                "bootstrap_servers": self.bootstrap,
+                "group_id": name,
+                "instance_id": instance,
+            },
             "topics": topics.model_dump(),
             "model": {"bundle": str(bundle)},
             "pipeline": pipeline,
         }
 
     def daemon(
-        self, name: str, topics: TopicSettings, bundle: Path, instance: str = "0", **pipeline: Any
+        self,
+        name: str,
+        topics: TopicSettings,
+        bundle: Path,
+        instance: str = "0",
+        client: str = "kafka-python",
+        **pipeline: Any,
     ) -> ChildDaemon:
         """Return an instance of the group `name` on these topics."""
-        settings = self.settings(name, topics, bundle, instance, **pipeline)
+        settings = self.settings(name, topics, bundle, instance, client, **pipeline)
         return ChildDaemon(self.directory, settings, name=f"{name}-{instance}")
 
     def fill(self, topic: str, ticks: Iterable[Mapping[str, Any]]) -> int:
@@ -167,9 +187,10 @@ def write_section(document: Path, name: str, text: str) -> None:
     document.write_text(head + begin + text + end + tail, "utf-8")
 
 
-def machine() -> str:
+def machine(clients: Sequence[str] = CLIENTS[:1]) -> str:
     """Say where the figures come from."""
-    return f"{computer('kafka-python', 'numpy', 'pydantic')}, Apache Kafka 4.3.1"
+    packages = [PACKAGES[client] for client in clients]
+    return f"{computer(*packages, 'numpy', 'pydantic')}, Apache Kafka 4.3.1"
 
 
 def computer(*packages: str) -> str:

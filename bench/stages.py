@@ -23,11 +23,9 @@ from daemon.core.records import Record
 from daemon.core.snapshot import Snapshot
 from daemon.restore import READ_RECORDS, READ_SECONDS
 from daemon.stored import Stored
+from daemon.transport.clients import make_reader, make_sink, open_source
 from daemon.transport.connection import Connection
-from daemon.transport.kafka_reader import KafkaReader
-from daemon.transport.kafka_sink import KafkaSink
-from daemon.transport.kafka_source import KafkaSource
-from daemon.transport.port import Readable, Role
+from daemon.transport.port import Readable, Reader, Sink, Source
 
 
 def walk_in_stages(settings: dict[str, Any]) -> dict[str, float]:
@@ -49,7 +47,7 @@ def main() -> None:
     gc.freeze()  # as the daemon does
     gc.set_threshold(GC_THRESHOLD, 20, 20)
     built = time.time()
-    reader = KafkaReader(connection, {"ticks": settings.topics.ticks, "state": settings.topics.state})
+    reader = make_reader(connection, settings)
     stages = Stages(reader, pipeline)
     for partition in assigned:
         stages.walk(partition)
@@ -66,17 +64,9 @@ def main() -> None:
     print(json.dumps({**seconds, **stages.counts, **rates}))
 
 
-def join(settings: Settings, connection: Connection) -> tuple[KafkaSource, KafkaSink, tuple[int, ...]]:
+def join(settings: Settings, connection: Connection) -> tuple[Source, Sink, tuple[int, ...]]:
     """Do what the client does at a start: join the group, open the producer, get partitions."""
-    kafka, topics = settings.kafka, settings.topics
-    group, instance = kafka.group_id, kafka.instance_id
-    source = KafkaSource(connection, topic=topics.ticks, group_id=group, instance_id=instance)
-    roles: dict[Role, str] = {
-        "forecasts": topics.forecasts,
-        "dead_letters": topics.dead_letters,
-        "state": topics.state,
-    }
-    sink = KafkaSink(connection, topics=roles, ticks_topic=topics.ticks, group_id=group, instance_id=instance)
+    source, sink = open_source(connection, settings), make_sink(connection, settings)
     sink.open()
     assigned: tuple[int, ...] = ()
     while not assigned:
@@ -87,7 +77,7 @@ def join(settings: Settings, connection: Connection) -> tuple[KafkaSource, Kafka
 class Stages:
     """What each stage has taken so far."""
 
-    def __init__(self, reader: KafkaReader, pipeline: Pipeline) -> None:
+    def __init__(self, reader: Reader, pipeline: Pipeline) -> None:
         self._reader = reader
         self._pipeline = pipeline
         self.seconds: defaultdict[str, float] = defaultdict(float)

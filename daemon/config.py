@@ -143,6 +143,9 @@ def _token_problems(url: str, given: Set[str]) -> Iterator[str]:
 class KafkaSettings(Section):
     """The cluster and our place in it."""
 
+    client: Literal["kafka-python", "librdkafka"] = Field(
+        "kafka-python", description="what reads and writes; librdkafka is faster and comes with the extra `librdkafka`"
+    )
     bootstrap_servers: str = Field("127.0.0.1:9092", description="brokers to ask first, `host:port`, comma-separated")
     group_id: Name = Field("tickcast", description="consumer group; all instances of one service share it")
     instance_id: Name = Field("0", description="stable name of this instance, unique in the group")

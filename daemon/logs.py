@@ -33,8 +33,9 @@ def configure_logs(form: Literal["auto", "json", "text"], level: str, *, instanc
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     log.setLevel(level.upper())
-    # The client repeats each failure that we answer for with a line of our own.
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    # The clients repeat each failure that we answer for with a line of our own.
+    for client in ("kafka", "librdkafka"):
+        logging.getLogger(client).setLevel(logging.CRITICAL)
 
 
 class JsonLines(logging.Formatter):

@@ -37,9 +37,11 @@ def check(config: ConfigFile = None) -> None:
     """
     from daemon.boundaries import resolve_rules
     from daemon.config import load_settings
+    from daemon.transport.clients import require_client
     from daemon.transport.connection import Connection
 
     settings = load_settings(config)
+    require_client(settings)
     resolve_rules(settings.session)
     Connection.from_settings(settings.kafka)
     typer.echo("the settings are right")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from daemon.config import Settings
     from daemon.pins import PinFollower
     from daemon.transport.connection import Connection
-    from daemon.transport.port import Reader, Role, Sink, Source
+    from daemon.transport.port import Reader, Sink, Source
 
 #: Objects made before the collector looks for cycles. A batch makes some ten thousand and frees them without it; at
 #: Python's default of 700 a sixth of a tick's time went into looking.
@@ -71,12 +71,14 @@ def _run(settings: Settings, stopper: Stopper) -> None:
     from daemon.health import HealthServer
     from daemon.logs import facts, log
     from daemon.pins import PinFollower
+    from daemon.transport.clients import require_client
     from daemon.transport.connection import Connection
     from daemon.transport.kafka_reader import KafkaReader
     from daemon.transport.knock import knock
     from daemon.watchdog import Watchdog, end_process
 
     kafka = settings.kafka
+    require_client(settings)
     engine = build_engine(settings)
     health = engine.health
     # Never closed: the last thing that can hang is the end of the interpreter.
@@ -166,29 +168,8 @@ def _take_pinned(engine: Engine, follower: PinFollower, patience_seconds: float)
 
 def _connect(connection: Connection, settings: Settings, engine: Engine) -> tuple[Source, Sink, Reader]:
     """Join the group."""
-    from daemon.transport.kafka_reader import KafkaReader
-    from daemon.transport.kafka_sink import KafkaSink
-    from daemon.transport.kafka_source import KafkaSource
+    from daemon.transport.clients import make_reader, make_sink, open_source
 
-    kafka, topics, health = settings.kafka, settings.topics, engine.health
-    wait = kafka.broker_timeout_seconds
-    names = {"instance_id": kafka.instance_id, "group_id": kafka.group_id}
-    with health.allowing(2 * wait, "a consumer"):  # for a broker, then for the topic
-        source = KafkaSource(connection, topic=topics.ticks, timeout_seconds=wait, **names)
-    written: dict[Role, str] = {
-        "forecasts": topics.forecasts,
-        "dead_letters": topics.dead_letters,
-        "state": topics.state,
-    }
-    if topics.scores:
-        written["scores"] = topics.scores
-    sink = KafkaSink(
-        connection,
-        topics=written,
-        ticks_topic=topics.ticks,
-        timeout_seconds=wait,
-        **names,
-    )
-    # Its own short patience: recovery asks again, and the loop must not wait for one answer as long as for a cluster.
-    reader = KafkaReader(connection, {"ticks": topics.ticks, "state": topics.state})
-    return source, sink, reader
+    with engine.health.allowing(2 * settings.kafka.broker_timeout_seconds, "a consumer"):  # a broker, then the topic
+        source = open_source(connection, settings)
+    return source, make_sink(connection, settings), make_reader(connection, settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -13,14 +12,10 @@ from kafka.net.compat import KafkaNetClient
 
 from daemon.errors import AccessDenied, BrokerUnavailable, Fenced, TickcastError, TopicError
 from daemon.transport.connection import Connection
-from daemon.transport.knock import knock
+from daemon.transport.knock import reach
 
 _log = logging.getLogger(__name__)
 
-#: One attempt to reach a broker; short, so that a wrong password is reported in seconds and not after the whole wait.
-ATTEMPT_SECONDS = 5.0
-#: Between knocks while nobody answers: what is refused at once costs 1 ms, and a restart is soon noticed.
-KNOCK_PAUSE_SECONDS = 0.25
 #: The least time between two questions of one client for metadata, its first included. kafka-python takes no option for
 #: it, and its 100 ms were half of a restart: consumer 0.1 s, producer 0.3 s.
 METADATA_BACKOFF_MS = 10
@@ -60,7 +55,7 @@ def connect(client: Callable[..., Client], connection: Connection, timeout_secon
     Notes
     -----
     The constructors reach for a broker themselves and hide whatever goes wrong there behind the same timeout, so a
-    client is built only once a broker has let us in, see `knock`. Its network is handed in from here: after a failure
+    client is built only once a broker has let us in, see `reach`. Its network is handed in from here: after a failure
     it is closed, since a consumer that could not be built leaves its thread behind.
 
     Raises
@@ -69,8 +64,6 @@ def connect(client: Callable[..., Client], connection: Connection, timeout_secon
     AccessDenied : a broker refused our login or certificate, or is not to be trusted
     SettingsError : a file with a secret cannot be read any more
     """
-    deadline = time.monotonic() + timeout_seconds
-    say_at = time.monotonic() + ATTEMPT_SECONDS
     networks: list[KafkaNetClient] = []
 
     def build_network(**config: Any) -> KafkaNetClient:
@@ -79,24 +72,14 @@ def connect(client: Callable[..., Client], connection: Connection, timeout_secon
         networks.append(network)
         return network
 
-    def attempt_seconds() -> float:
-        return max(0.1, min(ATTEMPT_SECONDS, deadline - time.monotonic()))
-
-    while True:
-        away = BrokerUnavailable(
-            f"no Kafka broker answered at {connection.bootstrap_servers} within {timeout_seconds:g} s; "
-            "is it running, and is [kafka] bootstrap_servers right?"
-        )
+    def build(attempt_seconds: float) -> Client | None:
         try:
-            if knock(connection, attempt_seconds()):
-                return client(
-                    **connection.client_options(),
-                    bootstrap_timeout_ms=attempt_seconds() * 1000,
-                    kafka_client=build_network,
-                    **options,
-                )
-        except BrokerUnavailable as error:  # what gives tokens is away, and waited for as a broker is
-            away = error
+            return client(
+                **connection.client_options(),
+                bootstrap_timeout_ms=attempt_seconds * 1000,
+                kafka_client=build_network,
+                **options,
+            )
         except errors.KafkaTimeoutError as error:
             network = networks.pop()
             refusal = _refusal(network)
@@ -105,13 +88,9 @@ def connect(client: Callable[..., Client], connection: Connection, timeout_secon
                 raise AccessDenied(
                     f"{connection.bootstrap_servers} refuses our login ({reason(refusal)}); check [kafka.security]"
                 ) from error
-        now = time.monotonic()
-        if now >= deadline:
-            raise away
-        if now >= say_at:
-            _log.warning("no Kafka broker answers at %s yet, trying again", connection.bootstrap_servers)
-            say_at = now + ATTEMPT_SECONDS
-        time.sleep(min(KNOCK_PAUSE_SECONDS, deadline - now))
+            return None
+
+    return reach(connection, timeout_seconds, build)
 
 
 def let_go(producer: KafkaProducer, wait_seconds: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kafka import KafkaConsumer
+from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.errors import NotCoordinatorError, RetriableError, UnstableOffsetCommitError, for_code
 from kafka.protocol.consumer import OffsetFetchRequest
 
@@ -46,6 +46,24 @@ def fetch_committed(
         return {}
     except RetriableError:
         return {}
+    return answer
+
+
+def ask_committed(
+    admin: KafkaAdminClient, group_id: str, topic: str, partitions: Sequence[int]
+) -> dict[int, int | None]:
+    """Do as `fetch_committed` does, through an admin client.
+
+    Raises
+    ------
+    KafkaError : nobody answers, a right is missing, or the coordinator has moved
+    """
+
+    async def ask() -> dict[int, int | None]:
+        coordinator = await admin._find_coordinator_id(group_id)
+        return _settled(await admin._manager.send(_request(group_id, topic, partitions), node_id=coordinator))
+
+    answer: dict[int, int | None] = admin._manager.run(ask)
     return answer
 
 

@@ -11,27 +11,25 @@ No deserialisers: one that raises leaves the consumer spinning in `poll` for eve
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.admin import MemberToRemove
+from kafka import KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import LogTruncationError, OffsetOutOfRangeError
 from kafka.structs import MemberState
 
 from daemon.core.records import Record
-from daemon.errors import Fenced, TopicError
-from daemon.transport.admin_client import describe_group
+from daemon.errors import TopicError
 from daemon.transport.admin_line import AdminLine
+from daemon.transport.changes import numbers
 from daemon.transport.connection import Connection
-from daemon.transport.group import owners_of
-from daemon.transport.kafka_changes import AssignmentChanges, numbers
+from daemon.transport.kafka_changes import AssignmentChanges
 from daemon.transport.kafka_client import READING, connect, reason, translate
 from daemon.transport.kafka_committed import fetch_committed
 from daemon.transport.kafka_records import bring_ours
-from daemon.transport.kafka_topic import METADATA_MAX_AGE_SECONDS, TopicWatch, find_topic_id
+from daemon.transport.kafka_topic import METADATA_MAX_AGE_SECONDS, TopicWatch
 from daemon.transport.lane import Lane
+from daemon.transport.place import Place, orphans
 from daemon.transport.port import Polled
 
 _log = logging.getLogger(__name__)
@@ -62,10 +60,8 @@ class KafkaSource:
     def __init__(
         self, connection: Connection, *, topic: str, group_id: str, instance_id: str, timeout_seconds: float = 60.0
     ) -> None:
-        self._connection = connection
         self._topic = topic
         self._group_id = group_id
-        self._instance_id = instance_id
         self._consumer: KafkaConsumer = connect(
             KafkaConsumer,
             connection,
@@ -82,6 +78,7 @@ class KafkaSource:
         )
         bring_ours(self._consumer)
         self._admin = AdminLine(connection)
+        self._place = Place(connection, self._admin, group_id, instance_id)
         self._changes = AssignmentChanges(self._consumer)
         self._started: set[int] = set()
         self._consumer.subscribe([topic], listener=self._changes)
@@ -190,50 +187,24 @@ class KafkaSource:
         return self._watch.topic_id
 
     def confirm(self) -> None:
-        """Do as `Source.confirm` says, in 4 ms (25 ms the first time).
+        """Do as `Source.confirm` says.
 
         The consumer itself does not tell: kafka-python ends its heartbeats when they are fenced, and goes on polling.
         """
-        doing = f"asking for group {self._group_id} and topic {self._topic}"
-        group, topic_id = self._admin.ask(self._ask_around, doing, REQUEST_TIMEOUT_SECONDS)
-        ours = self._consumer.group_metadata().member_id
-        for member in group["members"]:
-            if member["group_instance_id"] == self._instance_id and member["member_id"] != ours:
-                raise Fenced(
-                    f"another process runs with our [kafka] instance_id {self._instance_id!r}; give each its own"
-                )
-        self._watch.require(topic_id)
-        self._adopt_orphans(group)
-
-    def _ask_around(self, admin: KafkaAdminClient) -> tuple[dict[str, Any], str | None]:
-        return describe_group(admin, self._group_id), find_topic_id(admin, self._topic)
-
-    def _adopt_orphans(self, group: Mapping[str, Any]) -> None:
-        """Ask for a rebalance where partitions belong to nobody although the group is at rest.
-
-        A cooperative rebalance takes a partition from its owner first and gives it away in a second round, which the
-        owner asks for. A static member that is killed in between and comes back is handed the first round's assignment,
-        without a round, and knows of nothing to give up: the second round never comes (measured).
-        """
-        if group["group_state"] != "Stable":
-            return
-        orphans = self._consumer._cluster.partitions_for_topic(self._topic) - owners_of(group, self._topic).keys()
-        if orphans:
-            _log.warning("the partitions %s belong to nobody, asking the group to share anew", sorted(orphans))
+        group = self._place.confirm(self._consumer.group_metadata().member_id, self._watch)
+        known = self._consumer._cluster.partitions_for_topic(self._topic)
+        if orphaned := orphans(group, self._topic, known):
+            _log.warning("the partitions %s belong to nobody, asking the group to share anew", sorted(orphaned))
             self._consumer._coordinator.request_rejoin()
 
     def close(self, *, leave: bool) -> None:
-        """Do as `Source.close` says.
-
-        A static member stays in its group when its consumer closes. It is taken out by name and member id together:
-        if a new process has taken the name over meanwhile, the broker refuses, and that one stays.
-        """
+        """Do as `Source.close` says."""
         member_id = self._consumer.group_metadata().member_id
         lane = Lane("close-source")
         try:
             lane.call(self._close_consumer, CLOSE_TIMEOUT_SECONDS)
             if leave and member_id:
-                lane.call(lambda: self._leave(member_id), CLOSE_TIMEOUT_SECONDS)
+                lane.call(lambda: self._place.leave(member_id), CLOSE_TIMEOUT_SECONDS)
         except Exception as error:
             _log.warning("the consumer did not close cleanly: %s", reason(error))
         finally:
@@ -270,14 +241,6 @@ class KafkaSource:
 
     def _close_consumer(self) -> None:
         self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_SECONDS * 1000)
-
-    def _leave(self, member_id: str) -> None:
-        admin = connect(KafkaAdminClient, self._connection, CLOSE_TIMEOUT_SECONDS)
-        try:
-            member = MemberToRemove(member_id=member_id, group_instance_id=self._instance_id)
-            admin.remove_group_members(self._group_id, [member])
-        finally:
-            admin.close()
 
     def _tp(self, partition: int) -> TopicPartition:
         return TopicPartition(self._topic, partition)

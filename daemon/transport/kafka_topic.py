@@ -29,21 +29,51 @@ SHORT_SECONDS = 2.0
 FETCH_BY_ID_VERSION = 13
 
 
-class TopicWatch:
+class TopicIdentity:
+    """The topic that was there at start, and whether the cluster still has it."""
+
+    def __init__(self, name: str, topic_id: str, admin: AdminLine) -> None:
+        self.name = name
+        #: In its text form.
+        self.topic_id = topic_id
+        self._admin = admin
+
+    def ask(self, timeout_seconds: float = ASK_SECONDS) -> None:
+        """Ask the cluster itself.
+
+        Raises
+        ------
+        TopicError : the topic was deleted, or deleted and created anew
+        BrokerUnavailable, AccessDenied : it cannot be asked
+        """
+        found = self._admin.ask(
+            lambda admin: find_topic_id(admin, self.name), f"asking for the topic {self.name}", timeout_seconds
+        )
+        self.require(found)
+
+    def require(self, found: str | None) -> None:
+        """Raise unless the id found is the one known."""
+        if found is None:
+            raise TopicError(
+                f"the topic {self.name} was deleted; create it with `tickcast topics create` and start again with "
+                "a new [kafka] group_id and a new [topics] state"
+            )
+        if found != self.topic_id:
+            raise TopicError(
+                f"the topic {self.name} was deleted and created anew, so our offsets mean other ticks: start again "
+                "with a new [kafka] group_id and a new [topics] state, or delete the group's offsets and the state"
+            )
+
+
+class TopicWatch(TopicIdentity):
     """Says whether the topic that `consumer` reads is still the one that it was when the watch began."""
 
     def __init__(self, consumer: KafkaConsumer, topic: str, admin: AdminLine) -> None:
         self._cluster: ClusterMetadata = consumer._cluster
-        self._topic = topic
-        self._admin = admin
         self._id: uuid.UUID | None = self._cluster.topic_id(topic)
+        super().__init__(topic, str(self._id), admin)
         if self._id is not None:
             _fetch_by_id(consumer, topic, self._id)
-
-    @property
-    def topic_id(self) -> str:
-        """The id, in its text form."""
-        return str(self._id)
 
     def check(self) -> None:
         """Raise if the client has learned that the topic is another one; costs microseconds while nothing changes.
@@ -53,29 +83,9 @@ class TopicWatch:
         TopicError : the topic was deleted, or deleted and created anew
         AccessDenied : which of both it is cannot be asked
         """
-        if self._cluster.topic_id(self._topic) != self._id:
+        if self._cluster.topic_id(self.name) != self._id:
             with suppress(BrokerUnavailable):  # a cluster that starts forgets topics for a moment; ask again later
                 self.ask(SHORT_SECONDS)
-
-    def ask(self, timeout_seconds: float = ASK_SECONDS) -> None:
-        """Ask the cluster itself, and raise as `check` does, or BrokerUnavailable."""
-        found = self._admin.ask(
-            lambda admin: find_topic_id(admin, self._topic), f"asking for the topic {self._topic}", timeout_seconds
-        )
-        self.require(found)
-
-    def require(self, found: str | None) -> None:
-        """Raise unless the id found is the one known."""
-        if found is None:
-            raise TopicError(
-                f"the topic {self._topic} was deleted; create it with `tickcast topics create` and start again with "
-                "a new [kafka] group_id and a new [topics] state"
-            )
-        if found != self.topic_id:
-            raise TopicError(
-                f"the topic {self._topic} was deleted and created anew, so our offsets mean other ticks: start again "
-                "with a new [kafka] group_id and a new [topics] state, or delete the group's offsets and the state"
-            )
 
 
 def find_topic_id(admin: KafkaAdminClient, topic: str) -> str | None:

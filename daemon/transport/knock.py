@@ -11,9 +11,12 @@ Who refuses us, or cannot be trusted, is `AccessDenied`: trying again changes no
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from kafka.cluster import collect_hosts
 from kafka.errors import KafkaError, for_code
@@ -22,12 +25,19 @@ from kafka.net.transport import KafkaSSLTransport
 from kafka.protocol.parser import KafkaProtocol
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
-from daemon.errors import AccessDenied
+from daemon.errors import AccessDenied, BrokerUnavailable
 from daemon.transport.connection import Connection
 from daemon.transport.login import register_mechanisms
 
 register_mechanisms()
+_log = logging.getLogger(__name__)
 
+Client = TypeVar("Client")
+
+#: One attempt to reach a broker; short, so that a wrong password is reported in seconds and not after the whole wait.
+ATTEMPT_SECONDS = 5.0
+#: Between knocks while nobody answers: what is refused at once costs 1 ms, and a restart is soon noticed.
+KNOCK_PAUSE_SECONDS = 0.25
 #: All brokers are tried so quickly first: one that is gone and stands in front must not cost each client its patience.
 QUICK_SECONDS = 1.0
 #: A handshake or the answer to a login; other bytes than Kafka's look like a longer one.
@@ -42,6 +52,43 @@ OTHER_NAME = (62, 64)
 OTHER_TIME = (9, 10)
 #: Of a broker's own words.
 SAID_CHARACTERS = 200
+
+
+def reach(connection: Connection, timeout_seconds: float, build: Callable[[float], Client | None]) -> Client:
+    """Build a client once a broker lets us in, trying again for `timeout_seconds` while none answers.
+
+    Parameters
+    ----------
+    build : gets the seconds that one attempt may take; returns None where the broker has gone again
+
+    Raises
+    ------
+    BrokerUnavailable : no broker answered
+    AccessDenied, SettingsError : see `knock`, and what `build` raises
+    """
+    deadline = time.monotonic() + timeout_seconds
+    say_at = time.monotonic() + ATTEMPT_SECONDS
+
+    def attempt_seconds() -> float:
+        return max(0.1, min(ATTEMPT_SECONDS, deadline - time.monotonic()))
+
+    while True:
+        away = BrokerUnavailable(
+            f"no Kafka broker answered at {connection.bootstrap_servers} within {timeout_seconds:g} s; "
+            "is it running, and is [kafka] bootstrap_servers right?"
+        )
+        try:
+            if knock(connection, attempt_seconds()) and (client := build(attempt_seconds())) is not None:
+                return client
+        except BrokerUnavailable as error:  # what gives tokens is away, and waited for as a broker is
+            away = error
+        now = time.monotonic()
+        if now >= deadline:
+            raise away
+        if now >= say_at:
+            _log.warning("no Kafka broker answers at %s yet, trying again", connection.bootstrap_servers)
+            say_at = now + ATTEMPT_SECONDS
+        time.sleep(min(KNOCK_PAUSE_SECONDS, deadline - now))
 
 
 def knock(connection: Connection, timeout_seconds: float) -> bool:

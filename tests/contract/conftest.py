@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.worlds import KafkaWorld, MemoryWorld, World
+from tests.contract.worlds import CLIENTS, MemoryWorld, World, real_world
 
 
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+@pytest.fixture(params=["memory", *(pytest.param(client, marks=pytest.mark.kafka) for client in CLIENTS)])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """An empty cluster: in memory, then a real one."""
-    world: World = MemoryWorld() if request.param == "memory" else KafkaWorld(request.getfixturevalue("kafka"))
+    """An empty cluster: in memory, then a real one by each client."""
+    memory = request.param == "memory"
+    world: World = MemoryWorld() if memory else real_world(request.param, request.getfixturevalue("kafka"))
     yield world
     world.close()

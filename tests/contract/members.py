@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from daemon.core.records import Message, Record
-from daemon.transport.kafka_source import KafkaSource
+from daemon.transport.memory import MemorySource
 from daemon.transport.port import Outgoing, Polled, Source
 
 #: Longer than any wait that is not a failure; a session times out after 10 s.
@@ -56,7 +56,7 @@ def turn_until(condition: Callable[[], bool], *members: Member, max_records: int
             assert time.monotonic() < deadline, [(m.source.assignment(), m.values[-3:]) for m in members]
             member.turn(max_records)
 
-    if len(members) > 1 and all(isinstance(member.source, KafkaSource) for member in members):
+    if len(members) > 1 and not any(isinstance(member.source, MemorySource) for member in members):
         with ThreadPoolExecutor(len(members)) as threads:
             list(threads.map(turn, members))
     else:

@@ -1,11 +1,12 @@
-"""Two clusters with one face: what the contract suite needs beside the ports themselves."""
+"""Clusters with one face, the real one by either client: what the contract suite needs beside the ports themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import MemberToRemove
 from kafka.structs import OffsetAndMetadata
@@ -24,6 +25,7 @@ from tests.kafka_fixture import make_topics
 
 PARTITIONS = 4
 GROUP = "group"
+CLIENTS = ("kafka-python", "librdkafka")
 
 Isolation = Literal["read_committed", "read_uncommitted"]
 
@@ -138,10 +140,21 @@ class MemoryWorld:
 class KafkaWorld:
     """A real broker; topics and group are the test's own."""
 
+    #: What the sink writes with.
+    producer_class: Any = KafkaProducer
+    #: How the modules of the client begin.
+    adapter = "kafka"
+
     def __init__(self, bootstrap: str) -> None:
         self._connection = Connection(bootstrap)
         self.topics = make_topics(bootstrap, "contract", PARTITIONS)
         self.group = f"{GROUP}-{self.topics.ticks}"
+        self.written: dict[Role, str] = {
+            "forecasts": self.topics.forecasts,
+            "state": self.topics.state,
+            "dead_letters": self.topics.dead_letters,
+        }
+        self.read_back: dict[Readable, str] = {"ticks": self.topics.ticks, "state": self.topics.state}
         self._close: list[Callable[[], None]] = []
 
     def source(self, instance: str = "0") -> Source:
@@ -152,14 +165,9 @@ class KafkaWorld:
         return source
 
     def sink(self, instance: str = "0") -> Sink:
-        names: dict[Role, str] = {
-            "forecasts": self.topics.forecasts,
-            "state": self.topics.state,
-            "dead_letters": self.topics.dead_letters,
-        }
         sink = KafkaSink(
             self._connection,
-            topics=names,
+            topics=self.written,
             ticks_topic=self.topics.ticks,
             group_id=self.group,
             instance_id=instance,
@@ -168,9 +176,8 @@ class KafkaWorld:
         self._close.append(sink.close)
         return sink
 
-    def reader(self) -> Reader:
-        names: dict[Readable, str] = {"ticks": self.topics.ticks, "state": self.topics.state}
-        reader = KafkaReader(self._connection, names, timeout_seconds=5)
+    def reader(self, timeout_seconds: float = 5) -> Reader:
+        reader = KafkaReader(self._connection, self.read_back, timeout_seconds=timeout_seconds)
         self._close.append(reader.close)
         return reader
 
@@ -186,7 +193,7 @@ class KafkaWorld:
         producer = self._begin(f"somebody-{self.group}")
         self._send(producer, messages, topic)
         producer.flush(10)
-        return partial(_end, producer)
+        return partial(end_transaction, producer)
 
     def hang(self, instance: str, message: Message, offsets: dict[int, int], group_metadata: object) -> End:
         producer = self._begin(transactional_id(self.group, instance))
@@ -194,7 +201,7 @@ class KafkaWorld:
         producer.flush(10)
         positions = {TopicPartition(self.topics.ticks, p): OffsetAndMetadata(at, "", -1) for p, at in offsets.items()}
         producer.send_offsets_to_transaction(positions, group_metadata)
-        return partial(_end, producer)
+        return partial(end_transaction, producer)
 
     def read(self, role: Role, isolation: Isolation = "read_committed") -> list[Record]:
         topic = getattr(self.topics, role)
@@ -238,6 +245,15 @@ class KafkaWorld:
     def grow(self, partitions: int) -> None:
         list(grow_topics(self._connection, self.topics, partitions))
 
+    def patch(self, monkeypatch: pytest.MonkeyPatch, part: Literal["sink", "source"], **bounds: float) -> None:
+        """Set bounds of the sinks or sources to be built."""
+        for name, seconds in bounds.items():
+            monkeypatch.setattr(f"daemon.transport.{self.adapter}_{part}.{name}", seconds)
+
+    def patch_producer(self, monkeypatch: pytest.MonkeyPatch, name: str, method: Callable[..., object]) -> None:
+        """Put a method in the place of the producer's own, for all sinks to be opened."""
+        monkeypatch.setattr(KafkaProducer, name, method)
+
     def close(self) -> None:
         for close in reversed(self._close):
             close()
@@ -262,7 +278,27 @@ class KafkaWorld:
             producer.send(topic, m.value, m.key, headers=list(m.headers), partition=m.partition)
 
 
-def _end(producer: KafkaProducer, *, committed: bool) -> None:
+def real_world(client: str, bootstrap: str) -> KafkaWorld:
+    """Return a real broker by one of `CLIENTS`; skips where the client is not installed."""
+    if client == "kafka-python":
+        return KafkaWorld(bootstrap)
+    pytest.importorskip("confluent_kafka", reason="the extra librdkafka is not installed")
+    from tests.contract.librd_world import LibrdWorld
+
+    return LibrdWorld(bootstrap)
+
+
+def source_class(client: str) -> Any:
+    """Return the `Source` of one of `CLIENTS`; skips where the client is not installed."""
+    if client == "kafka-python":
+        return KafkaSource
+    return pytest.importorskip(
+        "daemon.transport.librd_source", reason="the extra librdkafka is not installed"
+    ).LibrdSource
+
+
+def end_transaction(producer: Any, *, committed: bool) -> None:
+    """End the transaction of a producer of either client."""
     if committed:
         producer.commit_transaction()
     else:

@@ -11,6 +11,7 @@ import pytest
 from daemon.dev.market import Market
 from daemon.tick_files import read_ticks
 from tests.bundles import tiny_bundle
+from tests.contract.worlds import CLIENTS
 from tests.faults.feed import dirty, write_feed
 from tests.faults.power import Power
 from tests.faults.stage import Ground, Stage
@@ -64,8 +65,11 @@ def undisturbed(ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Out
 
 
 @pytest.fixture
-def stage(ground: Ground, undisturbed: Outcomes, tmp_path: Path) -> Iterator[Stage]:
-    """A group of its own on the ticks of all."""
-    made = Stage(ground, tmp_path)
+def stage(ground: Ground, undisturbed: Outcomes, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """A group of its own on the ticks of all; its parameter, where a test gives one, is the client."""
+    client = getattr(request, "param", CLIENTS[0])
+    if client == "librdkafka":
+        pytest.importorskip("confluent_kafka", reason="the extra librdkafka is not installed")
+    made = Stage(ground, tmp_path, client)
     yield made
     made.close()

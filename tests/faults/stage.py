@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.dev.child import ChildDaemon
+from tests.contract.worlds import CLIENTS
 from tests.e2e.world import PATIENCE_SECONDS, World
 from tests.faults.group_view import GroupView
 from tests.faults.planted import PlantedDaemon
@@ -41,10 +42,11 @@ class Ground:
 class Stage(World):
     """One group, its daemons, and what happened to them."""
 
-    def __init__(self, ground: Ground, directory: Path) -> None:
+    def __init__(self, ground: Ground, directory: Path, client: str = CLIENTS[0]) -> None:
         super().__init__(ground.power.bootstrap, directory, ground.bundle)
         self.producer.close()  # the ticks are there
         self.ground = ground
+        self._client = client
         self.power = ground.power
         self.group = self.topics.ticks + "-group"
         self.topics = self.topics.model_copy(update={"ticks": ground.ticks})
@@ -60,7 +62,7 @@ class Stage(World):
     def settings(self, instance: str = "0", **sections: Mapping[str, Any]) -> dict[str, Any]:
         """Return settings of the group; what shapes payloads is the same in all of them."""
         settings: dict[str, Any] = super().settings(instance, **sections)
-        settings["kafka"]["group_id"] = self.group
+        settings["kafka"] |= {"group_id": self.group, "client": self._client}
         shaping = {"instruments_per_partition_max": INSTRUMENTS_MAX, "warmup_ticks": 20}
         return settings | {
             "pipeline": shaping | settings.get("pipeline", {}),

@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from daemon.dev.child import ChildDaemon
+from tests.contract.worlds import CLIENTS
 from tests.faults.stage import Stage
 from tests.faults.verdict import Outcomes, judge
 
@@ -96,6 +97,7 @@ def test_twenty_kills_change_nothing(stage: Stage, undisturbed: Outcomes, seed: 
     assert victim.struck["a checkpoint"] >= 1
 
 
+@pytest.mark.parametrize("stage", CLIENTS, indirect=True)
 def test_kills_at_full_speed_change_nothing(stage: Stage, undisturbed: Outcomes) -> None:
     victim = Victim(stage, stage.daemon(), seed := 7)
     stage.tell(f"seed {seed}; all settings are the defaults, so most of what was answered has to be replayed")
@@ -114,6 +116,7 @@ def test_kills_at_full_speed_change_nothing(stage: Stage, undisturbed: Outcomes)
 POINTS = {"begun": False, "added": True, "written": True, "offsets": True, "committed": False}
 
 
+@pytest.mark.parametrize("stage", CLIENTS, indirect=True)
 def test_death_at_every_point_of_a_transaction_changes_nothing(stage: Stage, undisturbed: Outcomes) -> None:
     pipeline = {"max_batch_ticks": 40, "min_batch_ms": 20, "checkpoint_seconds": 0.2}
     daemon = stage.planted("0", ["strikes_at", "KILL", "begun", "any", "1"], pipeline=pipeline)

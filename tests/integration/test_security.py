@@ -26,6 +26,7 @@ from daemon.transport.admin_client import admin_client
 from daemon.transport.connection import Connection
 from daemon.transport.knock import knock
 from tests.bundles import tiny_bundle
+from tests.contract.worlds import CLIENTS
 from tests.e2e.world import await_that, origin, read_topics
 from tests.integration.tool import Tool
 from tests.kafka_fixture import make_topics
@@ -100,8 +101,17 @@ def plain(password: str) -> dict[str, str]:
     ],
 )
 def test_who_belongs_here_comes_in(secure: SecureKafka, listener: str, security: Mapping[str, Any]) -> None:
-    with admin_client(connection(secure, listener, security)) as admin:
+    place = connection(secure, listener, security)
+    with admin_client(place) as admin:
         assert len(admin.describe_cluster()["brokers"]) == 1
+    assert brokers_by_librdkafka(place) == 1
+
+
+def brokers_by_librdkafka(place: Connection) -> int:
+    """Come in by the other client, with the same settings; return how many brokers it finds."""
+    librd_client = pytest.importorskip("daemon.transport.librd_client", reason="the extra librdkafka is not installed")
+    client = librd_client.Producer(librd_client.client_options(place), logger=librd_client.ClientLog())
+    return len(client.list_topics(timeout=20).brokers)
 
 
 @pytest.mark.parametrize(
@@ -170,9 +180,13 @@ def test_a_broker_that_says_nothing_does_not_cost_the_whole_patience(secure: Sec
 
 def test_a_token_file_is_read_for_every_login(secure: SecureKafka, tmp_path: Path) -> None:
     file = secret_file(tmp_path / "token", unsigned_token("ann"))
-    bearer = connection(secure, "LOGIN", SASL | {"mechanism": "OAUTHBEARER", "token_file": file})
+    extensions = {"logicalCluster": "lkc-1"}
+    bearer = connection(
+        secure, "LOGIN", SASL | {"mechanism": "OAUTHBEARER", "token_file": file, "extensions": extensions}
+    )
     with admin_client(bearer) as admin:
         assert admin.describe_cluster()["brokers"]
+    assert brokers_by_librdkafka(bearer) == 1
     secret_file(file, unsigned_token("ann", -60))
     with pytest.raises(AccessDenied, match=r"refuses our login .*invalid_token.*token_file"), admin_client(bearer):
         pass
@@ -191,6 +205,7 @@ def test_an_endpoint_gives_the_token(secure: SecureKafka, tmp_path: Path) -> Non
     for _ in range(2):
         with admin_client(place) as admin:
             assert admin.describe_cluster()["brokers"]
+    assert brokers_by_librdkafka(place) == 1
     endpoint.close()
     assert len(endpoint.asked) == 1
 
@@ -208,6 +223,7 @@ def test_a_password_file_is_read_for_every_login(secure: SecureKafka, tmp_path: 
     secret_file(file, "second\n")
     with admin_client(rota) as admin:
         assert admin.describe_cluster()["brokers"]
+    assert brokers_by_librdkafka(rota) == 1
 
 
 # ---- the daemon and the commands, as documented
@@ -317,17 +333,23 @@ def test_the_page_about_rights_lists_exactly_these() -> None:
 
 
 @contextmanager
-def running(desk: Desk, user: str, password: str, **security: Any) -> Iterator[ChildDaemon]:
-    daemon = ChildDaemon(desk.directory, desk.settings(user, password, **security), name=f"daemon-{user}")
+def running(desk: Desk, user: str, password: str, client: str = CLIENTS[0]) -> Iterator[ChildDaemon]:
+    settings = desk.settings(user, password)
+    settings["kafka"]["client"] = client
+    daemon = ChildDaemon(desk.directory, settings, name=f"daemon-{user}-{client}")
     try:
         yield daemon.start()
     finally:
         daemon.stop()
 
 
-def test_with_exactly_the_documented_rights_the_daemon_forecasts(secure: SecureKafka, desk: Desk) -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+def test_with_exactly_the_documented_rights_the_daemon_forecasts(
+    secure: SecureKafka, bundle: Path, tmp_path: Path, client: str
+) -> None:
+    desk = Desk(secure, bundle, tmp_path)
     secure.add_user("daemon", CANARY, list(daemon_rights(desk.topics, desk.group).values()))
-    with running(desk, "daemon", CANARY) as daemon:
+    with running(desk, "daemon", CANARY, client) as daemon:
         daemon.wait_ready()
         desk.send(200)
         desk.await_outcomes(200)
@@ -350,17 +372,20 @@ def test_without_one_of_them_it_names_it_and_ends(secure: SecureKafka, desk: Des
     assert "; grant our user" in lines[0]
 
 
-def test_a_right_taken_away_while_it_runs_ends_it(secure: SecureKafka, bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_right_taken_away_while_it_runs_ends_it(
+    secure: SecureKafka, bundle: Path, tmp_path: Path, client: str
+) -> None:
     desk = Desk(secure, bundle, tmp_path)
     rights = daemon_rights(desk.topics, desk.group)
     secure.add_user("loses", CANARY, list(rights.values()))
-    with running(desk, "loses", CANARY) as daemon:
+    with running(desk, "loses", CANARY, client) as daemon:
         daemon.wait_ready()
         secure.revoke("loses", rights[f"WRITE topic {desk.topics.forecasts}"])
         while daemon.process.poll() is None:  # the broker learns of it a moment later
             desk.send(1)
         assert daemon.process.returncode == AccessDenied.exit_code
-    assert "TopicAuthorizationFailed" in daemon.tail(1)
+    assert re.search("TopicAuthorizationFailed|TOPIC_AUTHORIZATION_FAILED", daemon.tail(1))
 
 
 @pytest.mark.parametrize(
@@ -385,7 +410,10 @@ def test_a_daemon_that_is_refused_ends_with_one_line_after_one_attempt(
     assert password not in done.stdout + done.stderr
 
 
-def test_a_session_lives_on_with_new_tokens_and_ends_without(secure: SecureKafka, bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_session_lives_on_with_new_tokens_and_ends_without(
+    secure: SecureKafka, bundle: Path, tmp_path: Path, client: str
+) -> None:
     """The broker ends a session with its token; a sidecar writes new ones, for a while."""
     desk, lifetime = Desk(secure, bundle, tmp_path), 6.0
     secure.grant("bearer", list(daemon_rights(desk.topics, desk.group).values()))
@@ -397,6 +425,7 @@ def test_a_session_lives_on_with_new_tokens_and_ends_without(secure: SecureKafka
             secret_file(tmp_path / "new", unsigned_token("bearer", lifetime)).replace(file)
 
     settings = desk.settings("bearer", "none")
+    settings["kafka"]["client"] = client
     for key in ("username", "password_file"):
         del settings["kafka.security"][key]
     settings["kafka.security"] |= {"mechanism": "OAUTHBEARER", "token_file": str(file)}

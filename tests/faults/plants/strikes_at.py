@@ -4,28 +4,39 @@
 
 POINT is where: `begun` (nothing sent), `added` (the coordinator counts our partitions to the transaction, none is
 written to), `written` (records at the broker), `offsets` (these too), `committed` (the process has not noted it yet).
-KIND is which transactions count: `any`, or
-`checkpoint` for those that hold one.
+librdkafka adds and writes in one go, and after the offsets unless it is told to: the trap tells it. KIND is which
+transactions count: `any`, or `checkpoint` for those that hold one.
 """
 
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from daemon.cli.main import main
+from daemon.config import load_settings
 from daemon.transport.kafka_producer import TransactionalProducer
 from daemon.transport.kafka_sink import KafkaSink
 
 SIGNAL, POINT, KIND, COUNT = signal.Signals["SIG" + sys.argv[1]], sys.argv[2], sys.argv[3], int(sys.argv[4])
-#: Point -> step of the producer, and whether it strikes before or after it.
-STEPS = {
-    "begun": ("_transact", "before"),
-    "added": ("_write_records", "before"),
-    "written": ("_write_records", "after"),
-    "offsets": ("_end", "before"),
-    "committed": ("_transact", "after"),
+#: Client -> point -> method of the producer, and when it strikes, see `trapped`.
+METHODS = {
+    "kafka-python": {
+        "begun": ("_transact", "before"),
+        "added": ("_write_records", "before"),
+        "written": ("_write_records", "after"),
+        "offsets": ("_end", "before"),
+        "committed": ("_transact", "after"),
+    },
+    "librdkafka": {
+        "begun": ("begin_transaction", "after"),
+        "added": ("send_offsets_to_transaction", "flushed"),
+        "written": ("send_offsets_to_transaction", "flushed"),
+        "offsets": ("commit_transaction", "flushed"),
+        "committed": ("commit_transaction", "after"),
+    },
 }
 
 seen_count = 0
@@ -35,7 +46,7 @@ armed = False
 def counting(commit: Callable[..., None]) -> Callable[..., None]:
     """Arm the trap in the n-th transaction of the kind."""
 
-    def counted(self: KafkaSink, outgoing: Any, offsets: Any, group_metadata: Any) -> None:
+    def counted(self: Any, outgoing: Any, offsets: Any, group_metadata: Any) -> None:
         global armed, seen_count
         if KIND == "any" or outgoing.messages.get("state"):
             seen_count += 1
@@ -45,8 +56,8 @@ def counting(commit: Callable[..., None]) -> Callable[..., None]:
     return counted
 
 
-def trapped(step: Callable[..., Awaitable[None]], when: str) -> Callable[..., Awaitable[None]]:
-    """Strike before or after a step, if the trap is armed."""
+def trapped_step(step: Callable[..., Awaitable[None]], when: str) -> Callable[..., Awaitable[None]]:
+    """Strike before or after a step of our producer, if the trap is armed."""
 
     async def take(*arguments: Any, **named: Any) -> None:
         if when == "before":
@@ -58,6 +69,21 @@ def trapped(step: Callable[..., Awaitable[None]], when: str) -> Callable[..., Aw
     return take
 
 
+def trapped(method: Callable[..., Any], when: str) -> Callable[..., Any]:
+    """Strike after a method of librdkafka's, or before it when the records have been flushed, if the trap is armed."""
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        if when == "flushed":
+            arguments[0].flush()
+            strike()
+        result = method(*arguments, **named)
+        if when == "after":
+            strike()
+        return result
+
+    return call
+
+
 def strike() -> None:
     """Send the signal, once."""
     global armed
@@ -66,8 +92,20 @@ def strike() -> None:
         os.kill(os.getpid(), SIGNAL)
 
 
-name, when = STEPS[POINT]
-setattr(TransactionalProducer, name, trapped(getattr(TransactionalProducer, name), when))
-KafkaSink.commit = counting(KafkaSink.commit)  # type: ignore[method-assign]
+def plant(client: str) -> None:
+    """Set the trap for the sinks of one client."""
+    name, when = METHODS[client][POINT]
+    if client == "librdkafka":
+        from daemon.transport import librd_sink
+
+        method = trapped(getattr(librd_sink.Producer, name), when)
+        librd_sink.Producer = type("Trapped", (librd_sink.Producer,), {name: method})
+        librd_sink.LibrdSink.commit = counting(librd_sink.LibrdSink.commit)  # type: ignore[method-assign]
+    else:
+        setattr(TransactionalProducer, name, trapped_step(getattr(TransactionalProducer, name), when))
+        KafkaSink.commit = counting(KafkaSink.commit)  # type: ignore[method-assign]
+
+
 sys.argv = ["tickcast", *sys.argv[5:]]
+plant(load_settings(Path(sys.argv[-1])).kafka.client)
 main()
