@@ -191,7 +191,8 @@ class KafkaSource:
 
         The consumer itself does not tell: kafka-python ends its heartbeats when they are fenced, and goes on polling.
         """
-        group = self._place.confirm(self._consumer.group_metadata().member_id, self._watch)
+        group = self._place.ask(self._watch)
+        self._place.require(group, [self._consumer.group_metadata().member_id])
         known = self._consumer._cluster.partitions_for_topic(self._topic)
         if orphaned := orphans(group, self._topic, known):
             _log.warning("the partitions %s belong to nobody, asking the group to share anew", sorted(orphaned))

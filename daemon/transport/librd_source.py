@@ -3,6 +3,11 @@
 What the group gives us and what librdkafka fetches are two things here: a partition that is assigned is only noted, and
 handed to librdkafka, with its offset, when `start_at` says so. So nothing is fetched that has to be thrown away, and
 librdkafka never resolves a position.
+
+librdkafka fences itself: when a broker comes back after longer than a session, its first request to join may be carried
+out and the answer lost; the second makes it another member under the same instance id, and the first member is told
+that it was replaced (seen in one of two outages of 14 s). That ends a consumer for good, so after an outage another one
+is built, once. Of two processes with one name both may do so, and the older still ends at the second time.
 """
 
 from __future__ import annotations
@@ -16,11 +21,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from kafka import TopicPartition as KafkaPartition
 from kafka.protocol.consumer import IsolationLevel
 
-from daemon.errors import BrokerUnavailable, TickcastError, TopicError
+from daemon.errors import BrokerUnavailable, Fenced, TickcastError, TopicError
 from daemon.transport.admin_line import AdminLine
 from daemon.transport.changes import Changes, numbers
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_bounds import ask_bounds
+from daemon.transport.kafka_client import close_in_time
 from daemon.transport.kafka_committed import ask_committed
 from daemon.transport.kafka_source import HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS
 from daemon.transport.kafka_topic import METADATA_MAX_AGE_SECONDS, SHORT_SECONDS, TopicIdentity, find_topic_id
@@ -40,6 +46,8 @@ REQUEST_TIMEOUT_SECONDS = 10.0
 #: quiet machine.
 COMMITTED_TIMEOUT_SECONDS = 0.5
 CLOSE_TIMEOUT_SECONDS = 5.0
+#: Longer than sessions last and joining takes, so that an outage is told from another process with our name.
+AFTERMATH_SECONDS = 60.0
 
 #: What says that our topic is no more, or another one now.
 MOVED_UNDER_US = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID, KafkaError._AUTO_OFFSET_RESET)
@@ -80,17 +88,22 @@ class LibrdSource:
         self._group_id = group_id
         self._admin = AdminLine(connection)
         self._place = Place(connection, self._admin, group_id, instance_id)
+        self._connection = connection
         self._client_log = ClientLog()
         self._changes = Changes()
         #: The partitions that are ours, and the next offsets of those that have been started.
         self._owned: set[int] = set()
         self._positions: dict[int, int] = {}
         self._joined = False
+        #: Every member id that we have had: the cluster knows the last one for a while after we have lost it.
+        self._member_ids: list[str] = []
+        #: Until then an outage explains that our place was taken, on the monotonic clock.
+        self._aftermath_until = 0.0
         #: Counts the changes of what is ours.
         self.round = 0
         #: Partitions that belonged to nobody when we last looked.
         self._orphaned: set[int] = set()
-        options = {
+        self._options = {
             "client.id": f"tickcast-{instance_id}",
             "group.id": group_id,
             "group.instance.id": instance_id,
@@ -100,18 +113,13 @@ class LibrdSource:
             "topic.metadata.refresh.interval.ms": int(METADATA_MAX_AGE_SECONDS * 1000),
             "topic.metadata.propagation.max.ms": int(METADATA_MAX_AGE_SECONDS * 1000),
             "debug": "metadata",  # see `ClientLog`
+            "error_cb": self._on_error,
             **READING,
         }
-        self._consumer: Consumer = reach(
-            connection,
-            timeout_seconds,
-            lambda _: Consumer(client_options(connection) | options, logger=self._client_log),
-        )
+        self._consumer: Consumer = reach(connection, timeout_seconds, lambda _: self._build())
         self._password = Password(connection, self._consumer)
         self._identity = TopicIdentity(topic, self._look_up_topic(), self._admin)
-        self._consumer.subscribe(
-            [topic], on_assign=self._on_assigned, on_revoke=self._on_revoked, on_lost=self._on_lost
-        )
+        self._subscribe()
 
     def poll(self, timeout_seconds: float, max_records: int) -> Polled:
         """Do as `Source.poll` says.
@@ -200,14 +208,18 @@ class LibrdSource:
     def confirm(self) -> None:
         """Do as `Source.confirm` says.
 
+        Who has just lost his place, or the cluster, hears of another in it when he joins anew.
+
         librdkafka has no call for another rebalance. Who leaves the group without the client's knowledge causes one
         with the client's next heartbeat, so that is what a member does for orphans that it sees twice: those of a topic
         that has just grown are given away meanwhile.
         """
         self._password.renew()
-        member_id = self._consumer.memberid()
-        group = self._place.confirm(member_id, self._identity)
+        group = self._place.ask(self._identity)
+        if self._note_member_id() and not self._after_outage:
+            self._place.require(group, self._member_ids)
         seen = orphans(group, self._topic, range(self._partition_count()))
+        member_id = self._consumer.memberid()
         if seen & self._orphaned and member_id:
             _log.warning("the partitions %s belong to nobody, joining anew to have all shared out", sorted(seen))
             self._place.leave(member_id)
@@ -253,19 +265,54 @@ class LibrdSource:
                 self._identity.ask(SHORT_SECONDS)
         if error.code() in PASSING:
             _log.debug("librdkafka goes on after %s", reason(error))
-        else:
-            raise translate(KafkaException(error), f"reading {self._topic}")
+            return
+        ours = translate(KafkaException(error), f"reading {self._topic}")
+        if not (isinstance(ours, Fenced) and self._after_outage):
+            raise ours
+        self._begin_anew()
+
+    # --- the client ---------------------------------------------------------------------------------------------------
+
+    def _build(self) -> Consumer:
+        return Consumer(client_options(self._connection) | self._options, logger=self._client_log)
+
+    def _subscribe(self) -> None:
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._on_assigned, on_revoke=self._on_revoked, on_lost=self._on_lost
+        )
+
+    def _begin_anew(self) -> None:
+        """Put another consumer in the place of one that has ended; all that was ours is lost."""
+        _log.warning("our place in the group was taken while the cluster was away, joining anew")
+        self._aftermath_until = 0.0
+        ended, self._consumer = self._consumer, self._build()
+        self._positions.clear()
+        self._on_lost(self._consumer, [TopicPartition(self._topic, partition) for partition in self._owned])
+        self._password = Password(self._connection, self._consumer)
+        self._subscribe()
+        close_in_time(ended.close, CLOSE_TIMEOUT_SECONDS, "consumer")
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._aftermath_until = time.monotonic() + AFTERMATH_SECONDS
+
+    @property
+    def _after_outage(self) -> bool:
+        return time.monotonic() < self._aftermath_until
 
     # --- the group ----------------------------------------------------------------------------------------------------
 
     def _on_assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         consumer.incremental_assign([])  # nothing yet; without any call librdkafka would take them all itself
         self._joined = True
+        self._note_member_id()
         self.round += 1
         self._owned.update(numbers(partitions))
         self._changes.note_assigned(partitions)
 
-    def _on_revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if consumer is not self._consumer:
+            return  # one that has ended is being closed
         self._forget(partitions)
         self._changes.note_gone(partitions, "revoked")
 
@@ -273,6 +320,13 @@ class LibrdSource:
         self._joined = False
         self._forget(partitions)
         self._changes.note_gone(partitions, "lost")
+
+    def _note_member_id(self) -> bool:
+        """Note what the client is called in the group; return whether it has a name there now."""
+        member_id = self._consumer.memberid()
+        if member_id and member_id not in self._member_ids:
+            self._member_ids.append(member_id)
+        return bool(member_id)
 
     def _forget(self, partitions: list[TopicPartition]) -> None:
         self.round += 1

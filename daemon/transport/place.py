@@ -5,7 +5,7 @@ Whichever client reads the ticks, these questions go through one admin client: t
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from kafka import KafkaAdminClient
@@ -32,16 +32,11 @@ class Place:
         self._group_id = group_id
         self._instance_id = instance_id
 
-    def confirm(self, member_id: str, topic: TopicIdentity) -> dict[str, Any]:
-        """Make sure that the place is ours and the topic still the same, in 4 ms (25 ms the first time).
-
-        Returns
-        -------
-        group : kafka-python's description
+    def ask(self, topic: TopicIdentity) -> dict[str, Any]:
+        """Return kafka-python's description of the group, in 4 ms (25 ms the first time), and make sure of the topic.
 
         Raises
         ------
-        Fenced : another process has the place
         TopicError : the topic was deleted, or deleted and created anew
         BrokerUnavailable, AccessDenied : it cannot be learned
         """
@@ -51,13 +46,21 @@ class Place:
 
         doing = f"asking for group {self._group_id} and topic {topic.name}"
         group, topic_id = self._admin.ask(ask, doing, REQUEST_TIMEOUT_SECONDS)
+        topic.require(topic_id)
+        return group
+
+    def require(self, group: Mapping[str, Any], member_ids: Collection[str]) -> None:
+        """Raise if somebody has our place who is none of these.
+
+        Raises
+        ------
+        Fenced : another process has it
+        """
         for member in group["members"]:
-            if member["group_instance_id"] == self._instance_id and member["member_id"] != member_id:
+            if member["group_instance_id"] == self._instance_id and member["member_id"] not in member_ids:
                 raise Fenced(
                     f"another process runs with our [kafka] instance_id {self._instance_id!r}; give each its own"
                 )
-        topic.require(topic_id)
-        return group
 
     def leave(self, member_id: str) -> None:
         """Take ourselves out of the group, which a static member's client does not do.
@@ -73,7 +76,7 @@ class Place:
             admin.close()
 
 
-def orphans(group: dict[str, Any], topic: str, partitions: Collection[int]) -> set[int]:
+def orphans(group: Mapping[str, Any], topic: str, partitions: Collection[int]) -> set[int]:
     """Return the partitions that belong to nobody although the group is at rest.
 
     A cooperative rebalance takes a partition from its owner first and gives it away in a second round, which the owner
