@@ -53,8 +53,8 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-emit-index-u
 # Newest versions that fit pyproject.toml; the images hold parts of the same list.
 lock: $(INSTALLED)
 	$(LOCK) --all-extras --upgrade --output-file requirements.txt
-	$(LOCK) --constraint requirements.txt --extra watch --output-file deploy/requirements-serve.txt
-	$(LOCK) --constraint requirements.txt --extra tensorflow --extra parquet --extra report --extra watch \
+	$(LOCK) --constraint requirements.txt --extra librdkafka --extra watch --output-file deploy/requirements-serve.txt
+	$(LOCK) --constraint requirements.txt --extra tensorflow --extra librdkafka --extra parquet --extra report --extra watch \
 		--output-file deploy/requirements-full.txt
 
 clean:
