@@ -131,6 +131,8 @@ def client_options(connection: Connection) -> dict[str, Any]:
     options = {
         "bootstrap.servers": ",".join(connection.servers),
         "reconnect.backoff.max.ms": RECONNECT_BACKOFF_MAX_MS,
+        # Its default, rebootstrap, knows no pause: while no broker answers it tries thousands of times a second.
+        "metadata.recovery.strategy": "none",
         **{ours: given[name] for name, ours in NAMES.items() if name in given},
     }
     if "sasl_plain_password" in given:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from tests.contract.worlds import CLIENTS
 from tests.faults.power import Power
 from tests.faults.stage import Stage
 from tests.faults.verdict import Outcomes, judge
@@ -31,6 +32,7 @@ def test_a_broker_that_dies_costs_nothing(stage: Stage, undisturbed: Outcomes) -
     survive_outages(stage, undisturbed, [0.0, 0.5])  # so short ones the clients may ride out
 
 
+@pytest.mark.parametrize("stage", CLIENTS, indirect=True)
 def test_a_broker_is_waited_for_as_long_as_the_settings_say(stage: Stage, undisturbed: Outcomes) -> None:
     survive_outages(stage, undisturbed, [LONG_SECONDS])
     assert stage.logged("transaction failed") >= 1

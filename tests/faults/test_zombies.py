@@ -9,6 +9,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from daemon.dev.child import ChildDaemon
+from tests.contract.worlds import CLIENTS
 from tests.e2e.world import PARTITIONS
 from tests.faults.stage import Stage, partitions_of
 from tests.faults.verdict import Outcomes, judge
@@ -20,6 +21,7 @@ SLOW = {"max_batch_ticks": 20, "min_batch_ms": 30, "checkpoint_seconds": 0.3}
 ALL = set(range(PARTITIONS))
 
 
+@pytest.mark.parametrize("stage", CLIENTS, indirect=True)
 def test_zombies_write_nothing(stage: Stage, undisturbed: Outcomes) -> None:
     goes_on = stage.daemon("goes-on", pipeline=SLOW).wait_ready()
     # One falls asleep with all but its commit done, in a checkpoint; one before its offsets are sent.
