@@ -226,6 +226,24 @@ def test_a_password_file_is_read_for_every_login(secure: SecureKafka, tmp_path: 
     assert brokers_by_librdkafka(rota) == 1
 
 
+def test_librdkafka_takes_a_new_password_while_it_lives(
+    secure: SecureKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    librd_client = pytest.importorskip("daemon.transport.librd_client", reason="the extra librdkafka is not installed")
+    secure.add_user("renewed", "second")
+    file = secret_file(tmp_path / "password", "first\n")
+    security = SASL | {"mechanism": "SCRAM-SHA-256", "username": "renewed", "password_file": file}
+    place = connection(secure, "LOGIN", security)
+    client = librd_client.Producer(librd_client.client_options(place), logger=librd_client.ClientLog())
+    monkeypatch.setattr(librd_client, "PASSWORD_SECONDS", 0.0)
+    password = librd_client.Password(place, client)
+    with pytest.raises(librd_client.KafkaException):
+        client.list_topics(timeout=2)
+    secret_file(file, "second\n")
+    password.renew()
+    assert len(client.list_topics(timeout=20).brokers) == 1
+
+
 # ---- the daemon and the commands, as documented
 
 

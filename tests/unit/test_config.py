@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from typer.testing import CliRunner
 
 from daemon.cli.config import as_toml
 from daemon.cli.main import app
-from daemon.config import Settings, load_settings
+from daemon.config import KafkaSettings, Settings, load_settings
 from daemon.errors import SettingsError
+from daemon.transport.clients import require_client
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -99,3 +101,10 @@ def test_config_check_finds_an_unknown_calendar(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["config", "check", "--config", str(file)])
     assert isinstance(result.exception, SettingsError)
     assert "MARS" in str(result.exception)
+
+
+def test_a_client_that_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    require_client(Settings())
+    with pytest.raises(SettingsError, match=r'kafka\.client = "librdkafka" .* pip install "tickcast\[librdkafka\]"'):
+        require_client(Settings(kafka=KafkaSettings(client="librdkafka")))
