@@ -266,16 +266,16 @@ class LibrdSink:
             _log.debug("the transaction could not be aborted: %s", reason(error.args[0]))
 
     def _discard(self) -> None:
-        """Let go of the producer with what it still holds: its end waits for requests on their way."""
+        """Let go of the producer without writing what it still holds: its end waits for requests on their way."""
         if self._producer is not None:
             close = partial(_end, [self._producer])
             self._producer = self._password = None
             close_in_time(close, CLOSE_TIMEOUT_SECONDS, "producer")
 
 
-def _end(producer: list[Producer]) -> None:
-    """Drop the last reference to a producer, which ends its threads; nobody else may hold one."""
-    producer.pop().purge()
+def _end(held: list[Producer]) -> None:
+    """Drop a producer, which ends with its last reference; its own `close` tries to deliver, and hung at exit."""
+    held.pop().purge()
 
 
 def _left(deadline: float) -> float:

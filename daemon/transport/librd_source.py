@@ -49,10 +49,10 @@ CLOSE_TIMEOUT_SECONDS = 5.0
 #: Longer than sessions last and joining takes, so that an outage is told from another process with our name.
 AFTERMATH_SECONDS = 60.0
 
-#: What says that our topic is no more, or another one now.
-MOVED_UNDER_US = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID, KafkaError._AUTO_OFFSET_RESET)
+#: What passes by itself, unless the cluster says that the topic is gone: one that starts forgets topics for a moment.
+FORGOTTEN = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})
 #: What passes by itself; who polls too seldom loses everything and is told so.
-PASSING = AWAY | {KafkaError._MAX_POLL_EXCEEDED}
+PASSING = AWAY | FORGOTTEN | {KafkaError._MAX_POLL_EXCEEDED}
 
 
 class Membership:
@@ -208,7 +208,7 @@ class LibrdSource:
     def confirm(self) -> None:
         """Do as `Source.confirm` says.
 
-        Who has just lost his place, or the cluster, hears of another in it when he joins anew.
+        Who has just lost its place, or the cluster, hears of another process there when it joins anew.
 
         librdkafka has no call for another rebalance. Who leaves the group without the client's knowledge causes one
         with the client's next heartbeat, so that is what a member does for orphans that it sees twice: those of a topic
@@ -260,7 +260,7 @@ class LibrdSource:
 
     def _heed(self, error: KafkaError) -> None:
         """Raise what librdkafka does not mend by itself: it would skip records rather than stop."""
-        if error.code() in MOVED_UNDER_US:
+        if error.code() in FORGOTTEN or error.code() == KafkaError._AUTO_OFFSET_RESET:
             with suppress(BrokerUnavailable):
                 self._identity.ask(SHORT_SECONDS)
         if error.code() in PASSING:
