@@ -228,9 +228,9 @@ class Pipeline:
     def instruments(self, most: int) -> list[Instrument]:
         """Return about `most` instruments, as many of each partition, the most recently accepted first.
 
-        Another thread may ask: copying the values of a dict is one step of the interpreter; with a million instruments
-        it is one of 80 ms, hence the bound. Of what it gets, only what is replaced and never changed in place means
-        anything to it: numbers, and `cells` as a whole.
+        Another thread may ask, and holds the loop up meanwhile: 80 ms for a million instruments, hence the bound. Of
+        what it gets, only what is replaced and never changed in place means anything to it: numbers, and `cells` as a
+        whole.
         """
         partitions = list(self._partitions.values())
         return [each for partition in partitions for each in partition.newest(-(-most // len(partitions)))]

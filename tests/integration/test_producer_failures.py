@@ -1,7 +1,8 @@
-"""Our own producer on a broker that stands still in the middle of a transaction, for a while or for good."""
+"""Our own producer on a broker that stands still in the middle of a transaction, or refuses it."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -12,8 +13,9 @@ from typing import Any
 
 import psutil
 import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.net.manager import KafkaConnectionManager
-from tests.integration.interrupted import wait_for_end
 
 from daemon.core.records import Message
 from daemon.dev.broker import Broker, start_broker
@@ -23,6 +25,7 @@ from daemon.transport.port import Outgoing
 from tests.contract.members import forecast, owning, settled
 from tests.contract.worlds import KafkaWorld, real_world
 from tests.integration.freezing import be_impatient, freeze, seconds_of
+from tests.integration.interrupted import wait_for_end
 
 pytestmark = pytest.mark.kafka
 
@@ -195,3 +198,17 @@ def test_a_transaction_that_outlived_its_timeout_fails_and_the_next_one_succeeds
     monkeypatch.undo()
     sink.commit(forecast("good"), {0: 1}, source.group_metadata())
     assert [record.value for record in world.read("forecasts")] == [b"good"]
+
+
+def test_a_batch_that_the_topic_finds_too_large_is_cut_until_it_fits(broker: Broker, world: KafkaWorld) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    limit = {"max.message.bytes": "20000"}
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, world.topics.forecasts, configs=limit)])
+    admin.close()
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    messages = [Message(n % 2, b"%d" % n, os.urandom(1000)) for n in range(1000)]
+    sink.commit(Outgoing({"forecasts": messages}), {0: 1}, source.group_metadata())
+    sink.commit(forecast("next"), {0: 2}, source.group_metadata())
+    expected = [message.value for message in messages]
+    assert [record.value for record in world.read("forecasts")] == [*expected[::2], b"next", *expected[1::2]]
