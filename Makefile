@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # what it shares.
 PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
-.PHONY: install demo test check format lock clean
+.PHONY: install demo test check compile uncompile format lock clean
 .DELETE_ON_ERROR:
 
 install: $(INSTALLED)
@@ -36,6 +36,13 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(PYTEST) -m long
 
+# The hot modules of the core as machine code, beside their sources: optional, the same bits, and it needs a C compiler.
+compile: $(INSTALLED) uncompile
+	$(BIN)/python -m daemon.dev.compile
+
+uncompile:
+	rm -f daemon/core/compiled.json daemon/core/*.so tickcast__mypyc.*
+
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -46,8 +53,8 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-emit-index-u
 # Newest versions that fit pyproject.toml; the images hold parts of the same list.
 lock: $(INSTALLED)
 	$(LOCK) --all-extras --upgrade --output-file requirements.txt
-	$(LOCK) --constraint requirements.txt --extra watch --output-file deploy/requirements-serve.txt
-	$(LOCK) --constraint requirements.txt --extra tensorflow --extra parquet --extra report --extra watch \
+	$(LOCK) --constraint requirements.txt --extra librdkafka --extra watch --output-file deploy/requirements-serve.txt
+	$(LOCK) --constraint requirements.txt --extra tensorflow --extra librdkafka --extra parquet --extra report --extra watch \
 		--output-file deploy/requirements-full.txt
 
 clean:

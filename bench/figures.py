@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.rig import CLIENTS, machine, write_section
+from daemon.compiled import is_compiled
 
 NOTE = (
     "2 x LSTM(64), the 14 default features, 4 horizons; one process, one broker, 2 cores shared by all of it. The"
@@ -24,6 +25,10 @@ NOTE = (
     " records as large, without transactions. Measured {machine}; `python -m bench.figures README.md --ticks FILE`"
     " measures all of it again."
 )
+
+
+#: Stands in rows that were measured after `make compile`.
+COMPILED = ", compiled"
 
 
 class Row(NamedTuple):
@@ -48,7 +53,7 @@ def throughput(ticks: Path, quick: bool) -> list[Row]:
     commands = {"500 instruments": "python -m bench.throughput", "real file": "python -m bench.throughput --ticks FILE"}
     rows = [
         Row(
-            f"throughput, exactly once, of a bare {client} loop's: {ticks_of}",
+            f"throughput, exactly once, of a bare {client} loop's: {ticks_of}{state()}",
             f"{each['ratio']:.0%} ({each['tickcast']:,.0f} of {each['bare']:,.0f} ticks/s)",
             command,
         )
@@ -60,7 +65,11 @@ def throughput(ticks: Path, quick: bool) -> list[Row]:
     ratios = " / ".join(f"{found[ticks_of][name]:.1f}" for ticks_of in commands)
     return [
         *rows,
-        Row(f"throughput, exactly once, {name}: 500 instruments / real file", ratios, list(commands.values())[1]),
+        Row(
+            f"throughput, exactly once, {name}: 500 instruments / real file{state()}",
+            ratios,
+            list(commands.values())[1],
+        ),
     ]
 
 
@@ -257,19 +266,24 @@ def table(lines: Sequence[str]) -> str:
 
 
 def replaced(old: Sequence[str], new: Sequence[str]) -> list[str]:
-    """Return the old rows with new ones in the place of those by the same commands; others come last."""
+    """Return the old rows with new ones in the place of those of the same kind; others come last."""
     lines = list(old)
-    for command, rows in groupby(new, command_of):
-        places = [at for at, line in enumerate(lines) if command_of(line) == command]
+    for kind, rows in groupby(new, kind_of):
+        places = [at for at, line in enumerate(lines) if kind_of(line) == kind]
         at = places[0] if places else len(lines)
-        lines = [line for line in lines if command_of(line) != command]
+        lines = [line for line in lines if kind_of(line) != kind]
         lines[at:at] = rows
     return lines
 
 
-def command_of(line: str) -> str:
-    """Return the command in the last column of a row, without its options."""
-    return line.rpartition("python -m ")[2].split()[0].strip("`")
+def kind_of(line: str) -> tuple[str, bool]:
+    """Return the command in the last column of a row, without its options, and whether the core was compiled."""
+    return line.rpartition("python -m ")[2].split()[0].strip("`"), COMPILED in line
+
+
+def state() -> str:
+    """Return what stands in rows for which it matters whether the core is compiled."""
+    return COMPILED if is_compiled() else ""
 
 
 def percentiles(found: dict[str, float]) -> str:

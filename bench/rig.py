@@ -19,6 +19,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
+from daemon.compiled import is_compiled
 from daemon.config import TopicSettings
 from daemon.core.spec import Column, Output
 from daemon.dev.broker import start_broker
@@ -198,7 +199,8 @@ def computer(*packages: str) -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    return f"{datetime.now(UTC).date()}, {cpu}, Python {platform.python_version()}, {versions}"
+    code = "compiled core, " if is_compiled() else ""
+    return f"{datetime.now(UTC).date()}, {cpu}, {code}Python {platform.python_version()}, {versions}"
 
 
 def median(values: Sequence[float]) -> float:

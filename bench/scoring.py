@@ -51,7 +51,7 @@ class Without(Scorer):
 
     def run(self, rows: Sequence[Any], outlook: Outlook, broken: Any) -> tuple[Levels, list[Any]]:
         mean = outlook.mean
-        return Levels(mean, mean, mean, mean, np.zeros(len(rows), np.bool_)), []
+        return Levels(mean, mean, mean, mean, np.zeros(len(rows), np.bool_), outlook.price), []
 
 
 KINDS: dict[str, type[Scorer]] = {"scored": Scorer, "fixed": Fixed, "without": Without}

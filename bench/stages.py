@@ -4,6 +4,7 @@ join its group, read the snapshots, put them back, replay the ticks. `bench.reco
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -11,9 +12,11 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from daemon.assembly import build_engine
+from daemon.cli.run import GC_THRESHOLD
 from daemon.config import Settings
 from daemon.core.pipeline import Pipeline
 from daemon.core.records import Record
@@ -41,6 +44,8 @@ def main() -> None:
     source, sink, assigned = join(settings, connection)
     joined = time.time()
     pipeline = build_engine(settings).pipeline
+    gc.freeze()  # as the daemon does
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
     built = time.time()
     reader = make_reader(connection, settings)
     stages = Stages(reader, pipeline)
@@ -89,10 +94,11 @@ class Stages:
         marker = stored.marker()
         assert marker is not None
         self._pipeline.assign(partition, marker.origin, saved_to=marker.next_offset)
-        snapshots = [found for _, found in stored.snapshots(marker) if isinstance(found, Snapshot)]
-        self._pipeline.put_back(partition, snapshots)
+        snapshots = (found for _, found in stored.taken(marker) if isinstance(found, Snapshot))
+        while piece := list(islice(snapshots, READ_RECORDS)):
+            self._pipeline.put_back(partition, piece)
+            self.counts["snapshots put back"] += len(piece)
         self._pipeline.settle(partition)
-        self.counts["snapshots put back"] += len(snapshots)
         began = self._took("snapshots put back", began)
         for records in self._read("ticks", partition, marker.next_offset, self._reader.bounds("ticks", partition)[1]):
             self._pipeline.replay(records)

@@ -70,7 +70,7 @@ class InputDrift:
 
         Parameters
         ----------
-        instruments : those with state
+        instruments : those with state, or those of them that ticked last
         """
         return [*self._of_frozen(), *self._of_running(instruments)]
 

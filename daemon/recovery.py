@@ -226,7 +226,7 @@ class Recovery:
         stored = yield from restore.stored(partition)
         plan = yield from restore.decided(partition, committed, stored)
         resets = yield from restore.put_back(partition, plan, stored)
-        del stored  # as large as the states themselves
+        del stored  # where the snapshots were of no use it still holds them
         self.phases.move(partition, Phase.CATCHING_UP)
         yield from restore.replayed(partition, plan)
         for name, cause in resets.items():

@@ -104,7 +104,7 @@ class Restore:
         return min((offset for offset in resets if offset >= 0), default=marker.next_offset)
 
     def put_back(self, partition: int, plan: Plan, stored: Stored) -> Walk[dict[str, ResetCause]]:
-        """Give the snapshots to the pipeline; return the instruments that begin anew where the partition goes on."""
+        """Move the snapshots into the pipeline; return the instruments that begin anew where the partition goes on."""
         marker = plan.marker
         self.pipeline.assign(partition, marker.origin, saved_to=plan.replay_from)
         resets: dict[str, ResetCause] = {}
@@ -112,7 +112,7 @@ class Restore:
             self.pipeline.mark_stale(partition, stored.values)
             return resets
         unusable: dict[bytes, SnapshotError] = {}
-        for chunk in _chunks(stored.snapshots(marker)):
+        for chunk in _chunks(stored.taken(marker)):
             whole: list[Snapshot] = []
             for key, found in chunk:
                 if isinstance(found, SnapshotError):

@@ -18,7 +18,7 @@ from daemon.core.sessions import Rules
 from daemon.core.step import Step
 
 #: Raise it when a change of the core's code changes payloads or states.
-CORE_VERSION = 2
+CORE_VERSION = 3
 #: The settings marked (revision).
 SHAPING = (
     "warmup_ticks",

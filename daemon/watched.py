@@ -28,6 +28,8 @@ PREFIX = "tickcast_"
 COLLAPSED_RATIO = 0.01
 #: Bounds of the distribution of that share; the first is the one that counts.
 RATIO_BUCKETS = (COLLAPSED_RATIO, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+#: Instruments that a scrape looks at, those that ticked last: it holds up the loop, some 20 ms for so many.
+LOOKED_AT_MAX = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class WatchCollector:
     def collect(self) -> Iterable[Metric]:
         """Yield the spread of forecasts, what the last scored ones add up to, and what goes into the model."""
         watch = self._watched()
-        instruments = [] if watch.pipeline is None else watch.pipeline.instruments()
+        instruments = [] if watch.pipeline is None else watch.pipeline.instruments(LOOKED_AT_MAX)
         yield from _spreads(watch)
         if watch.scores is not None:
             yield from _scores(watch.scores)
@@ -162,7 +164,8 @@ def _drifts(columns: Sequence[ColumnDrift]) -> Iterable[Metric]:
 def _expected(counts: Mapping[Kind, int]) -> Metric:
     family = GaugeMetricFamily(
         PREFIX + "expected_instruments",
-        "Instruments that are to tick now, by the kind of their session rule; calendar and never know the hours.",
+        "Instruments that are to tick now, by the kind of their session rule; calendar and never know the hours. "
+        f"Of more than {LOOKED_AT_MAX:,} those that ticked last are counted.",
         labels=["rule"],
     )
     for rule, count in counts.items():

@@ -6,7 +6,7 @@ headers made by `dead_letter_headers`. `python -m schemas.generate` writes the J
 """
 
 from schemas.dead_letter import HEADER_PREFIX, Reason, dead_letter_headers
-from schemas.forecast import SCHEMA_VERSION, Forecast, ResetCause, encode_forecast
+from schemas.forecast import SCHEMA_VERSION, Forecast, ForecastEncoder, ResetCause, number_texts, row_texts
 from schemas.score import SCORE_VERSION, Score, encode_score
 from schemas.tick import Rejected, Tick, TickDecoder
 
@@ -15,6 +15,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "SCORE_VERSION",
     "Forecast",
+    "ForecastEncoder",
     "Reason",
     "Rejected",
     "ResetCause",
@@ -22,6 +23,7 @@ __all__ = [
     "Tick",
     "TickDecoder",
     "dead_letter_headers",
-    "encode_forecast",
     "encode_score",
+    "number_texts",
+    "row_texts",
 ]

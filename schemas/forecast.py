@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -68,9 +69,51 @@ class Forecast(BaseModel):
     schema_version: int = Field(SCHEMA_VERSION, description="Version of this message.")
 
 
-def encode_forecast(payload: dict[str, Any]) -> bytes:
-    """Encode a payload with the keys of `Forecast`, in its order, as compact JSON.
+class ForecastEncoder:
+    """Writes the forecasts of one model as compact JSON with the keys of `Forecast`, in its order.
 
-    The keys are not validated here, in the hot path; a test holds them against the model.
+    Nothing is validated here, in the hot path; tests hold the text against `Forecast` and a plain encoder. Numbers come
+    as text, from whole arrays at once: an object for each number and a dict for each forecast took twice as long.
     """
-    return orjson.dumps(payload)
+
+    def __init__(self, horizons: Sequence[int], model: str) -> None:
+        head = b'{"id":"%b-%d-%d","instrument":%b,"ts":%d,"session":%b,"step":%d,"reset":%b,"warm":%b,"price":%b,'
+        middle = b'"horizons":%b,"mean":[%%b],' % orjson.dumps(list(horizons))
+        tail = b',"model":%b,"schema_version":%d}' % (orjson.dumps(model).replace(b"%", b"%%"), SCHEMA_VERSION)
+        self._known = head + middle + b'"lower":[%b],"upper":[%b],"variance":[%b]' + tail
+        self._unknown = head + middle + b'"lower":null,"upper":null,"variance":null' + tail
+
+    def encode(
+        self,
+        identity: tuple[bytes, int, int],
+        instrument: str,
+        ts: int,
+        session: str | None,
+        step: int,
+        reset: ResetCause | None,
+        warm: bool,
+        numbers: tuple[bytes, bytes],
+        ends: tuple[bytes, bytes, bytes] | None,
+    ) -> bytes:
+        """Return one forecast.
+
+        Parameters
+        ----------
+        identity : topic, partition and offset of the tick
+        numbers : price and mean, as `number_texts` and `row_texts` give them
+        ends : lower, upper and variance, likewise; None where they are not known
+        """
+        label = b"null" if session is None else orjson.dumps(session)
+        cause = b"null" if reset is None else orjson.dumps(reset)
+        values = (*identity, orjson.dumps(instrument), ts, label, step, cause, b"true" if warm else b"false", *numbers)
+        return self._unknown % values if ends is None else self._known % (*values, *ends)
+
+
+def number_texts(numbers: Any) -> list[bytes]:
+    """Return the numbers of a float64 array of one dimension, not empty, as JSON."""
+    return orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+
+
+def row_texts(rows: Any) -> list[bytes]:
+    """Return the rows of a float64 array of two dimensions, not empty, as JSON without the brackets."""
+    return orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")

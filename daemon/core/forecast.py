@@ -65,6 +65,8 @@ class Levels:
     upper: F64
     variance: F64
     known: Bools
+    #: shape (rows,): reference price.
+    price: F64
 
 
 class Forecaster:
@@ -141,7 +143,7 @@ class Forecaster:
             variance = unit * unit * mean_square
             digits = _rounding(variance, VARIANCE_DIGITS)
             variance = np.rint(variance * digits) / digits
-        return Levels(mean, lower, upper, np.fmin(variance, LARGEST), known)
+        return Levels(mean, lower, upper, np.fmin(variance, LARGEST), known, price)
 
     def ends(self, column: Index, price: F64, mean: F64, low: F64, high: F64, holds_price: F64) -> tuple[F64, F64]:
         """Return the ends, to the bit as published, of forecasts of any horizons; arguments are those of `Pending`.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from schemas import ResetCause
@@ -11,6 +13,34 @@ if TYPE_CHECKING:
 
 #: Event time before any tick: every tick is later.
 NEVER = -(2**63)
+FLOAT_BYTES = 8
+
+
+#: What an instrument is made of.
+FIELDS = (
+    "ask",
+    "ask_size",
+    "bid",
+    "bid_size",
+    "last_offset",
+    "last_ts",
+    "name",
+    "packed_cells",
+    "packed_scores",
+    "pending_reset",
+    "price",
+    "reset_offset",
+    "scores",
+    "seq",
+    "session",
+    "session_end",
+    "session_since",
+    "session_start",
+    "slot",
+    "spoken_session",
+    "step",
+    "untold_reset",
+)
 
 
 class Instrument:
@@ -20,38 +50,14 @@ class Instrument:
     all else is kept across resets.
     """
 
-    __slots__ = (
-        "ask",
-        "ask_size",
-        "batch",
-        "bid",
-        "bid_size",
-        "cells",
-        "chain",
-        "last_offset",
-        "last_ts",
-        "name",
-        "packed_scores",
-        "pending_reset",
-        "price",
-        "reset_offset",
-        "scores",
-        "seq",
-        "session",
-        "session_end",
-        "session_since",
-        "session_start",
-        "slot",
-        "spoken_session",
-        "step",
-        "untold_reset",
-    )
+    __slots__ = FIELDS
 
-    def __init__(self, name: str, slot: int, cells: list[float], cause: ResetCause | None) -> None:
+    def __init__(self, name: str, slot: int, cells: Sequence[float], cause: ResetCause | None) -> None:
         self.name = name
         #: Row of the state table that holds (h, c) between batches.
         self.slot = slot
-        #: Floats of the features (running scales, last values), laid out by `features.FeatureTable`.
+        #: The `cells`, as a snapshot holds them: as objects they took more room than the recurrent state.
+        self.packed_cells = b""
         self.cells = cells
         #: Largest event time accepted, ns.
         self.last_ts = NEVER
@@ -86,9 +92,15 @@ class Instrument:
         self.scores: Scores | None = None
         #: The same as a snapshot holds it, until the first tick after a restore; empty where there is none.
         self.packed_scores = b""
-        # Marks of the batch in work: its number, and the chain this instrument is in.
-        self.batch = -1
-        self.chain = -1
+
+    @property
+    def cells(self) -> Sequence[float]:
+        """The floats of the features (running scales, last values), laid out by `FeatureTable`; a list of one's own."""
+        return list(struct.unpack(f"<{len(self.packed_cells) // FLOAT_BYTES}d", self.packed_cells))
+
+    @cells.setter
+    def cells(self, cells: Sequence[float]) -> None:
+        self.packed_cells = struct.pack(f"<{len(cells)}d", *cells)
 
     def resume(self, step: int, offset: int, *, broke: bool) -> None:
         """Take the numbering of a chain that broke: `step` ticks since the break, the last of them at `offset`.

@@ -6,9 +6,10 @@ files, the daemon over records. All verdicts come before the first change: a rej
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 
-from daemon.core.features import FeatureTable, volatility
+from daemon.core.features import FeatureTable
 from daemon.core.instrument import Instrument
 from daemon.core.moment import Moment
 from daemon.core.sessions import Rules, Session
@@ -35,21 +36,23 @@ class Row:
         "reset",
         "session",
         "step",
-        "tick",
+        "ts",
         "untold",
         "volatility",
     )
 
     def __init__(
         self,
-        tick: Tick,
+        ts: int,
         offset: int,
         instrument: Instrument,
-        features: list[float],
+        features: array[float],
         price: float,
+        volatility: float,
         reset: ResetCause | None,
     ) -> None:
-        self.tick = tick
+        #: Event time of the tick, ns.
+        self.ts = ts
         self.offset = offset
         self.instrument = instrument
         #: As `FeatureTable.update` returned them; `FeatureTable.inputs` makes the model's input of them.
@@ -57,7 +60,7 @@ class Row:
         #: Reference price after this tick.
         self.price = price
         #: Running standard deviation of one-tick log returns after this tick.
-        self.volatility = volatility(instrument.cells)
+        self.volatility = volatility
         self.session = instrument.session
         #: Ticks since the reset, the first is 0.
         self.step = instrument.step
@@ -104,14 +107,14 @@ class Intake:
         opened = self._session(tick, instrument)
         self._check_sequence(tick, instrument, opened)
         moment = Moment(tick, instrument, opened is not None)
-        row, cells = self.features.update(moment, instrument.cells)
+        row, packed, volatility = self.features.update(moment, instrument.packed_cells)
 
-        instrument.cells = cells
+        instrument.packed_cells = packed
         reset = self._move(tick, instrument, opened, offset)
         instrument.bid, instrument.ask = moment.bid, moment.ask
         instrument.bid_size, instrument.ask_size = moment.bid_size, moment.ask_size
         instrument.price = moment.price
-        accepted = Row(tick, offset, instrument, row, moment.price, reset)
+        accepted = Row(tick.ts, offset, instrument, row, moment.price, volatility, reset)
         instrument.step += 1
         instrument.untold_reset = None
         instrument.last_offset = offset

@@ -27,9 +27,9 @@ Angelopoulos, Candes, Tibshirani (2023), Conformal PID control for time series p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -39,34 +39,33 @@ from daemon.core.spec import Output
 # loss, with warm and with fresh tracks; the neighbours of each (half, double) did about as well.
 
 #: How far a miss widens a side, in scales of errors; a hit narrows it by a share of (1 - coverage) / 2 of that.
-STEP = 0.05
+STEP: Final = 0.05
 #: A new track moves faster, by up to so many times, for about so many outcomes.
-HASTE = 16.0
-HASTE_OUTCOMES = 20.0
+HASTE: Final = 16.0
+HASTE_OUTCOMES: Final = 20.0
 #: Weight of the newest outcome in the running mean square and zero-move share; more while there are few.
-WEIGHT = 0.005
-WEIGHT_OUTCOMES = 1 / WEIGHT
+WEIGHT: Final = 0.005
+WEIGHT_OUTCOMES: Final = 1 / WEIGHT
 #: Outcomes that a bundle's own figures count for.
-PRIOR_OUTCOMES = 4.0
+PRIOR_OUTCOMES: Final = 4.0
 #: Outcomes before a model that says nothing of its errors has a variance and an interval.
-FEWEST = 32.0
+FEWEST: Final = 32.0
 #: No outcome counts for more than so many scales: one false price must not blow up the interval.
-OUTLIER_SQUARE = 30.0 * 30.0
+OUTLIER_SQUARE: Final = 30.0 * 30.0
 #: A price at rest must not drive the mean square to 0.
-MEAN_SQUARE_MIN = 1e-24
+MEAN_SQUARE_MIN: Final = 1e-24
 #: The integrator: its memory in outcomes; its correction in scales, ``GAIN * debt / (limit - |debt|)``; the limit, an
 #: excess of 5 % of misses over the whole memory; and where the debt ends, at 7 scales.
-MEMORY_OUTCOMES = 500.0
-DEBT_LIMIT = 25.0
-DEBT_MAX = 24.0
-GAIN = 0.3
+MEMORY_OUTCOMES: Final = 500.0
+DEBT_LIMIT: Final = 25.0
+DEBT_MAX: Final = 24.0
+GAIN: Final = 0.3
 #: A coverage of 0.9 asks for level 0.04999999999999999, which a bundle knows as 0.05.
-LEVEL_TOLERANCE = 1e-9
+LEVEL_TOLERANCE: Final = 1e-9
 
 
-@dataclass(slots=True)
-class Track:
-    """What one horizon of one instrument has learned of its errors. Plain floats; `scores` and `snapshot` carry it."""
+class Track(NamedTuple):
+    """What one horizon of one instrument has learned of its errors. Plain floats; `kept_scores` packs it."""
 
     #: Ends of the interval, in scales of errors: the quantile trackers. Misses raise them, so either may be negative.
     low: float
@@ -79,7 +78,7 @@ class Track:
     #: Running share of outcomes equal to the price that they were forecast from.
     still: float
     #: Outcomes seen, and those that the start counts for.
-    count: float
+    outcome_count: float
 
 
 #: What a track makes of a forecast: `low` and `high`, with the ends ``value + low * unit`` and ``value + high * unit``;
@@ -124,7 +123,7 @@ class Tracker:
 
     def knows(self, track: Track) -> bool:
         """Say whether the track knows its errors well enough for an interval."""
-        return self._known or track.count >= FEWEST
+        return self._known or track.outcome_count >= FEWEST
 
     def correction(self, track: Track) -> Correction:
         """Return what the track makes of the next forecasts, until it moves."""
@@ -133,8 +132,10 @@ class Tracker:
         high = track.high + track.high_debt * GAIN / (DEBT_LIMIT - abs(track.high_debt))
         return -low * scale, high * scale, track.mean_square, 1.0 if track.still > self._coverage else 0.0
 
-    def learn(self, track: Track, error: float, still: bool, judged: bool, below: bool, above: bool) -> Correction:
-        """Move a track by one outcome, and return what it makes of the next forecasts.
+    def learn(
+        self, track: Track, error: float, still: bool, judged: bool, below: bool, above: bool
+    ) -> tuple[Track, Correction]:
+        """Return the track moved by one outcome, and what it makes of the next forecasts.
 
         Parameters
         ----------
@@ -144,9 +145,9 @@ class Tracker:
         below, above : the outcome missed it
         """
         # In the hot path, at every second tick: `min`, `max` and helpers were measured, half of all this.
+        low, high, low_debt, high_debt, mean_square, standing, count = track
         square = error * error
-        track.count = count = track.count + 1.0
-        mean_square = track.mean_square
+        count += 1.0
         if square > OUTLIER_SQUARE * mean_square and (self._known or count > FEWEST):
             square = OUTLIER_SQUARE * mean_square
         if count < WEIGHT_OUTCOMES:
@@ -154,20 +155,19 @@ class Tracker:
         else:
             weight, step = WEIGHT, STEP
         mean_square += weight * (square - mean_square)
-        track.mean_square = mean_square if mean_square > MEAN_SQUARE_MIN else MEAN_SQUARE_MIN
-        track.still += weight * ((1.0 if still else 0.0) - track.still)
+        mean_square = mean_square if mean_square > MEAN_SQUARE_MIN else MEAN_SQUARE_MIN
+        standing += weight * ((1.0 if still else 0.0) - standing)
         if judged:
             miss = self._miss if below else self._hit
-            track.low += step * miss
-            debt = track.low_debt
-            debt += miss - debt / MEMORY_OUTCOMES
-            track.low_debt = debt if debt < DEBT_MAX else DEBT_MAX
+            low += step * miss
+            low_debt += miss - low_debt / MEMORY_OUTCOMES
+            low_debt = low_debt if low_debt < DEBT_MAX else DEBT_MAX
             miss = self._miss if above else self._hit
-            track.high += step * miss
-            debt = track.high_debt
-            debt += miss - debt / MEMORY_OUTCOMES
-            track.high_debt = debt if debt < DEBT_MAX else DEBT_MAX
-        return self.correction(track)
+            high += step * miss
+            high_debt += miss - high_debt / MEMORY_OUTCOMES
+            high_debt = high_debt if high_debt < DEBT_MAX else DEBT_MAX
+        moved = Track(low, high, low_debt, high_debt, mean_square, standing, count)
+        return moved, self.correction(moved)
 
 
 def _tails(output: Output, allowed: float) -> tuple[float, float] | None:

@@ -12,7 +12,7 @@ Headers = Sequence[tuple[str, bytes]]
 class Record(Protocol):
     """One record as the consumer delivers it: raw bytes and where they stood.
 
-    kafka-python's `ConsumerRecord` fits as it is, so the hot path copies nothing.
+    What a transport delivers fits as it is, so the hot path copies nothing.
     """
 
     @property

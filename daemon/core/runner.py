@@ -18,7 +18,7 @@ from daemon.core.intake import Row
 from daemon.core.scores import Scored, Scorer
 from daemon.core.step import F32, Step
 from daemon.core.table import StateTable
-from daemon.core.waves import Planner
+from daemon.core.waves import Plan, plan
 from schemas import ResetCause
 
 Bools = NDArray[np.bool_]
@@ -47,33 +47,28 @@ class Runner:
         self._features = features
         self._forecaster = forecaster
         self._scorer = Scorer(forecaster)
-        self._batch = 0
 
     def run(self, rows: Sequence[Row]) -> Ran:
         """Step every row from its own state, score what has come true, and keep the last states."""
-        self._batch += 1
-        planner = Planner(self._batch)
-        for row in rows:
-            planner.add(row.instrument, reset=row.reset is not None)
-        order, waves = planner.plan()
+        slots = np.array([row.instrument.slot for row in rows], np.intp)
+        planned = plan(slots, np.array([row.reset is not None for row in rows]))
         x = self._features.inputs([row.features for row in rows])
         with np.errstate(over="ignore", invalid="ignore"):
-            y, final, finite = self._step.scan(x[order], self._table.gather(planner.start_slots), waves)
+            y, final, finite = self._step.scan(x[planned.order], self._table.gather(planned.start_slots), planned.waves)
             outputs, sound = np.empty_like(y), np.empty(len(rows), np.bool_)
-            outputs[order], sound[order] = y, finite
+            outputs[planned.order], sound[planned.order] = y, finite
             outlook = self._outlook(rows, outputs)
             sound &= outlook.finite
             sound &= np.isfinite(x).all(axis=1)  # a saturated cell can make a finite output of an infinite input
             broken: set[int] = set()
             if not sound.all():
-                broken = self._mend(rows, x, outputs, final, sound, planner)
+                broken = self._mend(rows, x, outputs, final, sound, planned)
                 outlook = self._outlook(rows, outputs)
-        slots, chains = planner.ends()
-        self._table.scatter(slots, final[chains])
+        self._table.scatter(planned.end_slots, final)
         levels, scored = self._scorer.run(rows, outlook, broken)
         return Ran(x, outputs, levels, broken, scored)
 
-    def _mend(self, rows: Sequence[Row], x: F32, outputs: F32, final: F32, sound: Bools, planner: Planner) -> set[int]:
+    def _mend(self, rows: Sequence[Row], x: F32, outputs: F32, final: F32, sound: Bools, planned: Plan) -> set[int]:
         """Redo the chains that broke, row by row after their first break, and reset their instruments there.
 
         Slow and plain on purpose: one row at a time costs linear time however many ticks break, and gives the bits that
@@ -83,7 +78,7 @@ class Runner:
         steps: dict[int, int] = {}
         broken: set[int] = set()
         for index, row in enumerate(rows):
-            chain = planner.chain_of_row[index]
+            chain = int(planned.chain[index])
             if chain in states:
                 at = slice(index, index + 1)
                 outputs[at], states[chain] = self._step.step(x[at], states[chain])
@@ -98,7 +93,7 @@ class Runner:
                 broken.add(index)
                 states[chain], steps[chain] = self._step.initial_state[None, :], 0
             final[chain] = states[chain][0]
-            if planner.is_last_chain(row.instrument, chain):
+            if planned.end_slots[chain] >= 0:
                 row.instrument.resume(steps[chain], row.offset, broke=not sound[index])
         return broken
 

@@ -19,6 +19,7 @@ from array import array
 from collections.abc import Collection, Sequence
 from itertools import chain
 from math import inf, log
+from typing import Final
 
 import numpy as np
 
@@ -26,18 +27,30 @@ from daemon.core.forecast import Forecaster, Levels, Outlook
 from daemon.core.instrument import Instrument
 from daemon.core.intake import Row
 from daemon.core.intervals import Tracker
-from daemon.core.kept_scores import Pending, Scores, unpack
+from daemon.core.kept_scores import (
+    PENDING_BYTES,
+    TRACK_BYTES,
+    Pending,
+    Scores,
+    new_scores,
+    oldest,
+    pack_pending,
+    pack_track,
+    unpack,
+)
 
 #: Forecasts of one horizon that wait for their truth, at most; with 80 bytes each they are most of a snapshot beside
 #: the state. Twice as many tell little more, for neighbouring forecasts share most of their truth.
-PENDING_MAX = 8
+PENDING_MAX: Final = 8
+#: A horizon's bytes while one more has room.
+ROOM_BYTES: Final = TRACK_BYTES + (PENDING_MAX - 1) * PENDING_BYTES
 #: Between two sampled forecasts of a short horizon. Every 4th while tracks are new was twice the work and missed no
 #: less once new tracks moved fast enough; with every 16th, single instruments missed more than 7 % on a side.
 STRIDE_MIN = 8
 #: Numbers of a correction.
-WIDTH = 4
+WIDTH: Final = 4
 #: Bounds the table of turns. Horizons of more than PENDING_MAX times as many ticks sample while there is room.
-STRIDE_MAX = 4096
+STRIDE_MAX: Final = 4096
 
 
 #: A forecast whose truth has come: the row of the batch that is its truth, the column of its horizon, the forecast.
@@ -78,7 +91,7 @@ class Scorer:
 
     def start(self) -> Scores:
         """Return the scores of an instrument of which nothing is known yet."""
-        return Scores([tracker.start() for tracker in self._trackers], [[] for _ in self._trackers])
+        return new_scores(tracker.start() for tracker in self._trackers)
 
     def _awake(self, instrument: Instrument) -> Scores:
         """Return the scores of an instrument that has none at hand: those of its snapshot, or new ones."""
@@ -95,7 +108,6 @@ class Scorer:
         broken : rows that broke; they are neither truth nor forecast, and end what is pending
         """
         mask, due, samples = self._period_mask, self._due, self._sampled
-        new = tuple.__new__  # of a named tuple: half the time of its constructor
         in_force: list[array[float]] = []
         scored: list[Scored] = []
         said = iter(self._said(rows, outlook))
@@ -115,13 +127,13 @@ class Scorer:
                 self._settle(scores, due[phase], step, row.price, index, scored)
             in_force.append(scores.corrections)
             if samples[phase]:
-                price, corrections, waiting = row.price, scores.corrections, scores.pending
-                offset, ts = row.offset, row.tick.ts
+                price, corrections, horizons = row.price, scores.corrections, scores.horizons
+                offset, ts = row.offset, row.ts
                 for column, horizon in samples[phase]:
                     mean, value, unit, low, high = next(said)
-                    if whole and len(waiting[column]) < PENDING_MAX:
+                    if whole and len(horizons[column]) <= ROOM_BYTES:
                         at = WIDTH * column
-                        forecast = (
+                        horizons[column] += pack_pending(
                             step + horizon,
                             offset,
                             ts,
@@ -133,7 +145,6 @@ class Scorer:
                             high + corrections[at + 1] * unit,
                             corrections[at + 3],
                         )
-                        waiting[column].append(new(Pending, forecast))
         corrected = np.frombuffer(b"".join(in_force)).reshape(len(rows), -1, WIDTH)
         return self._forecaster.levels(outlook, corrected), scored
 
@@ -158,22 +169,22 @@ class Scorer:
         settled, corrections = len(scored), scores.corrections[:]
         log_outcome = log(outcome) if outcome > 0 else 0.0
         for column in columns:
-            waiting = scores.pending[column]
-            if not waiting or waiting[0].due != step:
+            packed = scores.horizons[column]
+            if len(packed) == TRACK_BYTES:
                 continue
-            forecast = waiting.pop(0)
-            _, _, _, price, _, value, unit, low, high, _ = forecast
+            track, forecast = oldest(packed)
+            due, _, _, price, _, value, unit, low, high, _ = forecast
+            if due != step:
+                continue
             kind = self._kinds[column]
             if kind == "log_return":
                 truth = log_outcome - log(price)  # their ratio could overflow
             else:
                 truth = outcome - price if kind == "difference" else outcome
-            at = WIDTH * column
-            corrections[at], corrections[at + 1], corrections[at + 2], corrections[at + 3] = self._trackers[
-                column
-            ].learn(
-                scores.tracks[column], (truth - value) / unit, outcome == price, low != -inf, truth < low, truth > high
-            )
+            missed = low != -inf, truth < low, truth > high
+            moved, correction = self._trackers[column].learn(track, (truth - value) / unit, outcome == price, *missed)
+            scores.horizons[column] = pack_track(*moved) + packed[TRACK_BYTES + PENDING_BYTES :]
+            corrections[WIDTH * column : WIDTH * (column + 1)] = array("d", correction)
             scored.append((index, column, forecast))
         if len(scored) > settled:
             scores.corrections = corrections
@@ -182,7 +193,7 @@ class Scorer:
 
     def look(self, scores: Scores) -> None:
         """Find what the tracks make of forecasts: no ends as long as one of them does not know its errors."""
-        pairs = list(zip(self._trackers, scores.tracks, strict=True))
+        pairs = [(tracker, scores.track(column)) for column, tracker in enumerate(self._trackers)]
         scores.known = all(tracker.knows(track) for tracker, track in pairs)
         corrections = [tracker.correction(track) for tracker, track in pairs]
         if not scores.known:

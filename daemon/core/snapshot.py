@@ -36,7 +36,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from daemon.core import kept_scores
-from daemon.core.instrument import NEVER, Instrument
+from daemon.core.instrument import FLOAT_BYTES, NEVER, Instrument
 from daemon.core.step import F32
 from schemas import ResetCause
 
@@ -77,7 +77,7 @@ class Snapshot:
     @property
     def is_reset(self) -> bool:
         """True where nothing of the instrument is kept."""
-        return not len(self.instrument.cells)
+        return not self.instrument.packed_cells
 
 
 def encode(revision: str, next_offset: int, instrument: Instrument, state: bytes) -> bytes:
@@ -104,7 +104,6 @@ def encode(revision: str, next_offset: int, instrument: Instrument, state: bytes
     )
     session_bytes = b"" if session is None else session.encode()
     spoken_bytes = b"" if spoken is None else spoken.encode()
-    cells = instrument.cells
     body = _BODY.pack(
         revision.encode(),
         next_offset,
@@ -126,12 +125,13 @@ def encode(revision: str, next_offset: int, instrument: Instrument, state: bytes
         _CODES[instrument.untold_reset],
         len(session_bytes),
         len(spoken_bytes),
-        len(cells),
+        len(instrument.packed_cells) // FLOAT_BYTES,
         len(state) // 4,
     )
-    cell_bytes = struct.pack(f"<{len(cells)}d", *cells)
     scores = instrument.packed_scores if instrument.scores is None else kept_scores.pack(instrument.scores)
-    content = b"".join((body, session_bytes, spoken_bytes, cell_bytes, state, scores or kept_scores.NOTHING))
+    content = b"".join(
+        (body, session_bytes, spoken_bytes, instrument.packed_cells, state, scores or kept_scores.NOTHING)
+    )
     return _HEAD.pack(MAGIC, FORMAT, zlib.crc32(content)) + content
 
 
@@ -189,9 +189,9 @@ def _read(name: str, value: bytes) -> tuple[Snapshot, int]:
     session_at = _HEAD.size + _BODY.size
     spoken_at = session_at + session_length
     cells_at = spoken_at + spoken_length
-    state_at = cells_at + 8 * cell_count
-    cells = list(struct.unpack_from(f"<{cell_count}d", value, cells_at))
-    instrument = Instrument(name, -1, cells, _CAUSES[pending])
+    state_at = cells_at + FLOAT_BYTES * cell_count
+    instrument = Instrument(name, -1, (), _CAUSES[pending])
+    instrument.packed_cells = value[cells_at:state_at]
     instrument.untold_reset = _CAUSES[untold]
     instrument.last_offset, instrument.reset_offset, instrument.step = last_offset, reset_offset, step
     instrument.last_ts, instrument.session_since = last_ts, session_since

@@ -26,16 +26,24 @@ Index = NDArray[np.intp]
 class Waves:
     """The order of a batch's rows: sorted by wave, the rows of wave w at ``bounds[w]:bounds[w + 1]``.
 
-    States are numbered in one line: the start states of the chains first (0 ... chains - 1), then the state after
-    each row (chains + row). So `source` says for every row where its state before the tick stands.
+    Chains are numbered by length, the longest first, and stand in this order in every wave. So a wave is never wider
+    than the one before it, and each of its rows goes on from the row at the same place there; in the first wave from
+    the start state of that number.
     """
 
     #: Wave w is rows bounds[w] to bounds[w + 1]; bounds[-1] is the number of rows.
     bounds: tuple[int, ...]
-    #: shape (rows,): number of the state each row starts from; always a start state or a row of an earlier wave.
-    source: Index
-    #: shape (ends,): numbers of the states to return, usually the one each chain ends with.
+    #: shape (ends,): the rows after which the state is to be returned, usually the last of each chain.
     final: Index
+
+    def source(self, chains: int) -> Index:
+        """Return for each row the number of the state that it starts from, and of the state after row r chains + r.
+
+        The start states of the chains are numbers 0 to chains - 1.
+        """
+        bounds = np.array(self.bounds, np.intp)
+        first = np.concatenate(([0], bounds[:-2] + chains))[: len(bounds) - 1]
+        return np.arange(bounds[-1]) + np.repeat(first - bounds[:-1], np.diff(bounds))
 
 
 class Step(Protocol):
@@ -70,7 +78,7 @@ class Step(Protocol):
         ...
 
     def scan(self, x: F32, start: F32, waves: Waves) -> tuple[F32, F32, NDArray[np.bool_]]:
-        """Advance whole chains: every wave in turn, each row from the state that `waves.source` names.
+        """Advance whole chains: every wave in turn, each row from the state its chain has reached.
 
         Parameters
         ----------
@@ -80,7 +88,7 @@ class Step(Protocol):
         Returns
         -------
         y : float32 array, shape (rows, n_outputs), rows in wave order
-        final : float32 array, shape (ends, state_size): the states that `waves.final` names
+        final : float32 array, shape (ends, state_size): the states after the rows that `waves.final` names
         finite : bool array, shape (rows,): false where a row's output or state holds a NaN or an infinity. Rows after
             the first false one of a chain say nothing.
         """
@@ -93,8 +101,9 @@ def scan_waves(step: Step, x: F32, start: F32, waves: Waves) -> tuple[F32, F32, 
     states = np.empty((chains + rows, step.state_size), np.float32)
     states[:chains] = start
     y = np.empty((rows, step.n_outputs), np.float32)
+    source = waves.source(chains)
     for low, high in zip(waves.bounds[:-1], waves.bounds[1:], strict=True):
-        y[low:high], states[chains + low : chains + high] = step.step(x[low:high], states[waves.source[low:high]])
+        y[low:high], states[chains + low : chains + high] = step.step(x[low:high], states[source[low:high]])
     finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(states[chains:]), axis=1)
     finite &= np.logical_and.reduce(np.isfinite(y), axis=1)
-    return y, states[waves.final], finite
+    return y, states[chains + waves.final], finite

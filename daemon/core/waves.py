@@ -1,72 +1,71 @@
-"""Puts the rows of a batch into chains and waves while they are accepted, and plans their way through the step."""
+"""Puts the rows of a batch into chains and waves, and plans their way through the step.
+
+A chain is the consecutive rows of one instrument between two resets; the k-th row of a chain goes into wave k. Chains
+are numbered by length, the longest first, as `Waves` wants them.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
 
-from daemon.core.instrument import Instrument
+import numpy as np
+from numpy.typing import NDArray
+
 from daemon.core.step import Index, Waves
 
+Bools = NDArray[np.bool_]
 
-class Planner:
-    """Collects rows in log order, then orders them by wave.
 
-    A chain is the consecutive rows of one instrument between two resets; the k-th row of a chain goes into wave k.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where the rows of a batch go, and where the states come from and stay."""
+
+    #: shape (rows,): row numbers in the order of the waves.
+    order: Index
+    waves: Waves
+    #: shape (rows,): the chain of each row, in log order.
+    chain: Index
+    #: shape (chains,): the slot a chain's start state comes from; -1 for the initial state.
+    start_slots: Index
+    #: shape (chains,): the slot a chain's last state goes to; -1 where a later chain of the instrument takes it.
+    end_slots: Index
+
+
+def plan(slots: Index, resets: Bools) -> Plan:
+    """Plan the rows of a batch.
+
+    Parameters
+    ----------
+    slots : shape (rows,), in log order, at least one row; the slot of each row's instrument, no two have the same
+    resets : shape (rows,): whether the instrument starts anew at this row
     """
+    rows = len(slots)
+    # By instrument, in log order within each: a chain is then one run of rows.
+    by_slot = np.argsort(slots, kind="stable")
+    slot, begins = slots[by_slot], resets[by_slot]
+    reset = begins.copy()
+    other = slot[1:] != slot[:-1]
+    begins[0] = True
+    begins[1:] |= other
+    first = np.flatnonzero(begins)
+    length = np.diff(first, append=rows)
+    longest = np.argsort(-length, kind="stable")
+    number = np.empty_like(longest)
+    number[longest] = np.arange(len(longest))
 
-    def __init__(self, batch: int) -> None:
-        self._batch = batch
-        #: Per row: its wave, its chain, and the row before it in its chain (-1 for the first).
-        self._wave: list[int] = []
-        self.chain_of_row: list[int] = []
-        self._previous: list[int] = []
-        #: Per chain: the slot its start state comes from (-1 for the initial state), its length, its last row.
-        self._start_slot: list[int] = []
-        self._length: list[int] = []
-        self._last_row: list[int] = []
-        #: Slot -> the chain whose end it takes; a later chain of the same instrument replaces the earlier.
-        self._owner: dict[int, int] = {}
+    run = np.cumsum(begins) - 1
+    wave, chain = np.arange(rows) - first[run], number[run]
+    bounds = np.concatenate(([0], np.cumsum(np.bincount(wave))))
+    order, chain_of_row = np.empty_like(by_slot), np.empty_like(by_slot)
+    order[bounds[wave] + chain] = by_slot
+    chain_of_row[by_slot] = chain
 
-    def add(self, instrument: Instrument, *, reset: bool) -> None:
-        """Append the next row in log order, of this instrument."""
-        row = len(self._wave)
-        if reset or instrument.batch != self._batch:
-            chain = len(self._length)
-            instrument.batch, instrument.chain = self._batch, chain
-            self._start_slot.append(-1 if reset else instrument.slot)
-            self._length.append(0)
-            self._last_row.append(row)
-            self._owner[instrument.slot] = chain
-            self._previous.append(-1)
-        else:
-            chain = instrument.chain
-            self._previous.append(self._last_row[chain])
-        self._wave.append(self._length[chain])
-        self.chain_of_row.append(chain)
-        self._length[chain] += 1
-        self._last_row[chain] = row
-
-    def plan(self) -> tuple[Index, Waves]:
-        """Return the rows' order (row numbers, by wave) and the waves over that order."""
-        wave = np.array(self._wave, np.intp)
-        order = np.argsort(wave, kind="stable")
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        chains = len(self._length)
-        previous = np.array(self._previous, np.intp)
-        source = np.where(previous < 0, np.array(self.chain_of_row, np.intp), chains + place[previous])
-        bounds = np.concatenate([[0], np.cumsum(np.bincount(wave))])
-        return order, Waves(tuple(bounds.tolist()), source[order], chains + place[np.array(self._last_row, np.intp)])
-
-    @property
-    def start_slots(self) -> Index:
-        """Per chain, the slot its start state comes from; -1 for the initial state."""
-        return np.array(self._start_slot, np.intp)
-
-    def ends(self) -> tuple[Index, Index]:
-        """Return slots and, for each, the chain whose final state it takes."""
-        return np.array(list(self._owner), np.intp), np.array(list(self._owner.values()), np.intp)
-
-    def is_last_chain(self, instrument: Instrument, chain: int) -> bool:
-        """Say whether the instrument ends the batch in this chain."""
-        return self._owner[instrument.slot] == chain
+    first, last = first[longest], (first + length)[longest] - 1
+    final = bounds[wave[last]] + np.arange(len(first))
+    return Plan(
+        order,
+        Waves(tuple(bounds.tolist()), final),
+        chain_of_row,
+        np.where(reset[first], -1, slot[first]),
+        np.where(np.append(other, True)[last], slot[last], -1),
+    )

@@ -1,8 +1,7 @@
-"""What recurrent operations do at run time, on rows laid out by `daemon.model.grid`.
+"""What recurrent layers compute: the gates of each kind, over arrays of rows and of layers on one another.
 
-A cell projects its input for all slots at once and then goes wave by wave: gather the states, one product, the gates.
-A thin wave's time is that of about a dozen numpy calls on small arrays, so states and gates lie in contiguous blocks
-and every view that a wave needs is made once for its number of tiles, then kept.
+A tick's product is ``[h | 1 | x] @ [U; b; W]``: state, bias and input in one, so nothing is left to add. Every gate is
+one contiguous block, and everything is written in place: a thin wave's time is that of the calls, not of their sums.
 """
 
 from __future__ import annotations
@@ -14,199 +13,160 @@ import numpy as np
 from daemon.core.step import F32
 from daemon.model import ops
 from daemon.model.activations import ACTIVATIONS, HALF
-from daemon.model.grid import Grid, TiledProduct
+from daemon.model.grid import TiledProduct
+
+#: The product of a wave, and those views of it that a kind works on; making them anew takes longer than a gate.
+Parts = tuple[F32, ...]
 
 
-def make_cell(op: ops.Op, tile_rows: int) -> Cell:
-    """Return the run-time form of a recurrent operation."""
-    match op:
-        case ops.Lstm():
-            return LstmCell(op, tile_rows)
-        case ops.Gru():
-            return GruCell(op, tile_rows) if op.reset_after else ResetFirstGruCell(op, tile_rows)
-        case ops.SimpleRnn():
-            return SimpleRnnCell(op, tile_rows)
-    raise AssertionError(f"no cell for {op.kind}")
+def make_cell(layers: Sequence[ops.Op], tile_rows: int) -> Cell:
+    """Return the run-time form of layers that `alike` finds alike."""
+    lstms = [op for op in layers if isinstance(op, ops.Lstm)]
+    grus = [op for op in layers if isinstance(op, ops.Gru)]
+    simple = [op for op in layers if isinstance(op, ops.SimpleRnn)]
+    if grus:
+        return GruCell(grus) if grus[0].reset_after else ResetFirstGruCell(grus[0], tile_rows)
+    return LstmCell(lstms) if lstms else SimpleRnnCell(simple)
 
 
-class Workspace:
-    """Buffers for waves of up to so many tiles, and the views of them that a wave of a given number of tiles uses."""
-
-    def __init__(self, state_widths: Sequence[int], gates: int, tiles_max: int, tile_rows: int) -> None:
-        self.tiles_max = tiles_max
-        units = state_widths[0]
-        self._before = [np.empty((tiles_max, tile_rows, width), np.float32) for width in state_widths]
-        self._product = np.empty(tiles_max * gates * tile_rows * units, np.float32)
-        self._shape = (gates, -1, tile_rows, units)
-        self._views: dict[int, WaveViews] = {}
-
-    def views(self, tiles: int) -> WaveViews:
-        """Return the views for a wave of so many tiles; making them takes longer than a thin wave's product."""
-        views = self._views.get(tiles)
-        if views is None:
-            used = tiles * len(self._product) // self.tiles_max
-            z = self._product[:used].reshape(self._shape)
-            views = self._views[tiles] = WaveViews([before[:tiles] for before in self._before], z)
-        return views
-
-
-class WaveViews:
-    """What one wave works on."""
-
-    def __init__(self, states: Sequence[F32], z: F32) -> None:
-        #: The states the wave starts from, shapes (tiles, tile_rows, width) and (tiles * tile_rows, width).
-        self.states = states
-        self.rows = [state.reshape(-1, state.shape[-1]) for state in states]
-        #: The hidden state as the product takes it, and as the product leaves its result.
-        self.left = states[0][:, np.newaxis]
-        self.result = z.swapaxes(0, 1)
-        #: The product, shape (gates, tiles, tile_rows, units), gate by gate in memory; and all gates but the last.
-        self.z = z
-        self.gates = z[:-1]
+def alike(one: ops.Op, other: ops.Op) -> bool:
+    """Tell whether two layers can be computed by the same calls."""
+    if type(one) is not type(other) or one.state_widths != other.state_widths:
+        return False
+    if isinstance(one, ops.Gru) and not one.reset_after:
+        return False  # its second product waits for its first
+    names = ("activation", "recurrent_activation", "reset_after")
+    return all(getattr(one, name, None) == getattr(other, name, None) for name in names)
 
 
 class Cell:
-    """The recurrent part of one layer: scans all waves of a batch, keeping the state after every slot."""
+    """Layers of one kind: their weights, and the gates."""
 
-    def __init__(self, kernel: F32, recurrent: F32, bias: F32, state_widths: Sequence[int], tile_rows: int) -> None:
-        self._tile_rows = tile_rows
-        self._project = TiledProduct(kernel, tile_rows)
-        self._recur = TiledProduct(recurrent, tile_rows)
-        self._bias = bias[:, np.newaxis]
-        self.state_widths = tuple(state_widths)
-        #: One buffer per state tensor, rows numbered as in `Grid`; reused by every scan, row 0 stays zero.
-        self._states = [np.zeros((0, width), np.float32) for width in state_widths]
-        self._workspace = Workspace(state_widths, len(recurrent), 1, tile_rows)
+    #: Per layer, shape (blocks, units + 1 + inputs, units): for the state, for 1, for the input.
+    weights: list[F32]
 
-    def scan(self, x: F32, starts: Sequence[F32], grid: Grid) -> Sequence[F32]:
-        """Run every wave in turn and return the state tensors, rows numbered as in `Grid`.
+    def parts(self, z: F32) -> Parts:
+        """Return the views of a product, shape (blocks, rows, layers, units), that `advance` works on."""
+        return tuple(z)
 
-        They stand in buffers that the next scan overwrites.
-        """
-        self._reserve(grid)
-        for state, start in zip(self._states, starts, strict=True):
-            state[1 : grid.chains + 1] = start
-        product = self._project(x)
-        np.add(product, self._bias, out=product)
-        projected = product.swapaxes(0, 1)
-        after = [state[grid.after].reshape(-1, self._tile_rows, state.shape[1]) for state in self._states]
-        for low, high, source in grid.waves:
-            work = self._workspace.views(high - low)
-            for state, rows in zip(self._states, work.rows, strict=True):
-                # Without a mode other than "raise", take would go by way of a copy of its own.
-                state.take(source, 0, rows, "clip")
-            self._recur.into(work.left, work.result)
-            self._advance(work, projected[:, low:high], [state[low:high] for state in after])
-        return self._states
+    def advance(self, parts: Parts, before: F32, after: F32) -> F32:
+        """Compute one wave from its product, which is overwritten.
 
-    def _reserve(self, grid: Grid) -> None:
-        needed = grid.first_slot + grid.slots
-        if needed > len(self._states[0]):
-            self._states = [np.zeros((needed, width), np.float32) for width in self.state_widths]
-        widest = max((high - low for low, high, _ in grid.waves), default=0)
-        if widest > self._workspace.tiles_max:
-            self._workspace = Workspace(self.state_widths, self._recur.gates, widest, self._tile_rows)
-
-    def _advance(self, work: WaveViews, projected: F32, after: Sequence[F32]) -> None:
-        """Compute the next states of one wave into `after`, arrays of shape (tiles, tile_rows, width).
-
-        `work.states` holds the states before, `work.z` the product of the first of them, free to be overwritten, and
-        `projected` the input's part, of the same shape.
+        `before` and `after` hold the kept part of the state, c of an LSTM and h of the others, shape (rows, layers,
+        units); `after` is written. Returns h, contiguous and of the same shape.
         """
         raise NotImplementedError
+
+
+def _joined(recurrent: F32, bias: F32, kernel: F32) -> F32:
+    return np.concatenate([recurrent, bias[:, np.newaxis], kernel], axis=1)
 
 
 class LstmCell(Cell):
     """c' = f c + i g, h' = o act(c')."""
 
-    def __init__(self, op: ops.Lstm, tile_rows: int) -> None:
+    def __init__(self, layers: Sequence[ops.Lstm]) -> None:
         # sigmoid(x) = tanh(x / 2) / 2 + 1/2, and halving a float is exact: with the halves in the weights one tanh
         # serves all four gates.
+        op = layers[0]
         self._fused = op.activation == "tanh" and op.recurrent_activation == "sigmoid"
-        halves = np.array([0.5, 0.5, 0.5, 1.0] if self._fused else [1.0] * 4, np.float32)
-        blocks = halves[:, np.newaxis, np.newaxis]
-        bias = op.bias * halves[:, np.newaxis]
-        super().__init__(op.kernel * blocks, op.recurrent * blocks, bias, op.state_widths, tile_rows)
+        halves = np.array([0.5, 0.5, 0.5, 1.0] if self._fused else [1.0] * 4, np.float32)[:, np.newaxis, np.newaxis]
+        self.weights = [_joined(op.recurrent, op.bias, op.kernel) * halves for op in layers]
         self._activate = ACTIVATIONS[op.activation]
         self._gate = ACTIVATIONS[op.recurrent_activation]
 
-    def _advance(self, work: WaveViews, projected: F32, after: Sequence[F32]) -> None:
-        np.add(work.z, projected, out=work.z)
-        admit, forget, emit, candidate = work.z
-        h, c = after
+    def parts(self, z: F32) -> Parts:
+        return (z, z[:3], *z)
+
+    def advance(self, parts: Parts, before: F32, after: F32) -> F32:
+        z, gates, admit, forget, emit, candidate = parts
         if self._fused:
-            np.tanh(work.z, out=work.z)
-            np.multiply(work.gates, HALF, out=work.gates)
-            np.add(work.gates, HALF, out=work.gates)
+            np.tanh(z, z)
+            np.multiply(gates, HALF, gates)
+            np.add(gates, HALF, gates)
         else:
-            self._gate(work.gates)
+            self._gate(gates)
             self._activate(candidate)
-        np.multiply(forget, work.states[1], out=c)
-        np.multiply(admit, candidate, out=candidate)
-        np.add(c, candidate, out=c)
+        np.multiply(forget, before, after)
+        np.multiply(admit, candidate, candidate)
+        np.add(after, candidate, after)
         if self._fused:
-            np.tanh(c, out=h)
+            np.tanh(after, candidate)
         else:
-            h[...] = c
-            self._activate(h)
-        np.multiply(h, emit, out=h)
+            candidate[...] = after
+            self._activate(candidate)
+        np.multiply(candidate, emit, candidate)
+        return candidate
 
 
 class GruCell(Cell):
     """h' = z h + (1 - z) act(x + r (h U + b)), the reset gate after the product."""
 
-    def __init__(self, op: ops.Gru, tile_rows: int) -> None:
-        super().__init__(op.kernel, op.recurrent, op.bias, op.state_widths, tile_rows)
-        self._recurrent_bias = op.recurrent_bias[:, np.newaxis, np.newaxis]
-        self._activate = ACTIVATIONS[op.activation]
-        self._gate = ACTIVATIONS[op.recurrent_activation]
+    def __init__(self, layers: Sequence[ops.Gru]) -> None:
+        self.weights = [self._blocks(op) for op in layers]
+        self._activate = ACTIVATIONS[layers[0].activation]
+        self._gate = ACTIVATIONS[layers[0].recurrent_activation]
 
-    def _advance(self, work: WaveViews, projected: F32, after: Sequence[F32]) -> None:
-        np.add(work.z, self._recurrent_bias, out=work.z)
-        np.add(work.gates, projected[:2], out=work.gates)
-        self._gate(work.gates)
-        update, reset, candidate = work.z
-        np.multiply(candidate, reset, out=candidate)
-        np.add(candidate, projected[2], out=candidate)
+    @staticmethod
+    def _blocks(op: ops.Gru) -> F32:
+        """Return four blocks: the gates z and r, and the candidate's state and input apart, as r is between them."""
+        none_of_input, none_of_state = np.zeros_like(op.kernel[2:]), np.zeros_like(op.recurrent[2:])
+        gates = _joined(op.recurrent[:2], op.bias[:2] + op.recurrent_bias[:2], op.kernel[:2])
+        from_state = _joined(op.recurrent[2:], op.recurrent_bias[2:], none_of_input)
+        return np.concatenate([gates, from_state, _joined(none_of_state, op.bias[2:], op.kernel[2:])])
+
+    def parts(self, z: F32) -> Parts:
+        return (z[:2], *z)
+
+    def advance(self, parts: Parts, before: F32, after: F32) -> F32:
+        gates, update, reset, candidate, from_input = parts
+        self._gate(gates)
+        np.multiply(candidate, reset, candidate)
+        np.add(candidate, from_input, candidate)
         self._activate(candidate)
-        _blend(update, work.states[0], candidate, after[0])
+        return _blend(update, before, candidate, after)
 
 
 class ResetFirstGruCell(Cell):
     """h' = z h + (1 - z) act(x + (r h) U), the reset gate before the product (`reset_after=False`)."""
 
     def __init__(self, op: ops.Gru, tile_rows: int) -> None:
-        super().__init__(op.kernel, op.recurrent[:2], op.bias + op.recurrent_bias, op.state_widths, tile_rows)
-        self._propose = TiledProduct(op.recurrent[2:], tile_rows)
+        recurrent = op.recurrent.copy()
+        recurrent[2] = 0
+        self.weights = [_joined(recurrent, op.bias + op.recurrent_bias, op.kernel)]
+        self._propose = TiledProduct(op.recurrent[2], tile_rows)
         self._activate = ACTIVATIONS[op.activation]
         self._gate = ACTIVATIONS[op.recurrent_activation]
 
-    def _advance(self, work: WaveViews, projected: F32, after: Sequence[F32]) -> None:
-        np.add(work.z, projected[:2], out=work.z)
-        self._gate(work.z)
-        update, reset = work.z
-        np.multiply(reset, work.states[0], out=reset)
-        candidate = self._propose(reset.reshape(-1, reset.shape[-1]))[:, 0]
-        np.add(candidate, projected[2], out=candidate)
+    def parts(self, z: F32) -> Parts:
+        return (z[:2], *z)
+
+    def advance(self, parts: Parts, before: F32, after: F32) -> F32:
+        gates, update, reset, candidate = parts
+        self._gate(gates)
+        np.multiply(reset, before, reset)
+        np.add(candidate, self._propose(reset[:, 0])[:, np.newaxis], candidate)
         self._activate(candidate)
-        _blend(update, work.states[0], candidate, after[0])
+        return _blend(update, before, candidate, after)
 
 
 class SimpleRnnCell(Cell):
     """h' = act(x + h U)."""
 
-    def __init__(self, op: ops.SimpleRnn, tile_rows: int) -> None:
-        super().__init__(op.kernel, op.recurrent, op.bias, op.state_widths, tile_rows)
-        self._activate = ACTIVATIONS[op.activation]
+    def __init__(self, layers: Sequence[ops.SimpleRnn]) -> None:
+        self.weights = [_joined(op.recurrent, op.bias, op.kernel) for op in layers]
+        self._activate = ACTIVATIONS[layers[0].activation]
 
-    def _advance(self, work: WaveViews, projected: F32, after: Sequence[F32]) -> None:
-        np.add(work.z[0], projected[0], out=after[0])
-        self._activate(after[0])
+    def advance(self, parts: Parts, before: F32, after: F32) -> F32:
+        after[...] = parts[0]
+        self._activate(after)
+        return after
 
 
-def _blend(keep: F32, old: F32, new: F32, out: F32) -> None:
-    """Compute ``keep * old + (1 - keep) * new``; `keep` is overwritten."""
-    np.multiply(keep, old, out=out)
-    np.subtract(np.float32(1), keep, out=keep)
-    np.multiply(keep, new, out=keep)
-    np.add(out, keep, out=out)
+def _blend(keep: F32, old: F32, new: F32, out: F32) -> F32:
+    """Compute ``keep * old + (1 - keep) * new`` into `out`; `keep` is overwritten."""
+    np.multiply(keep, old, out)
+    np.subtract(np.float32(1), keep, keep)
+    np.multiply(keep, new, keep)
+    np.add(out, keep, out)
+    return out

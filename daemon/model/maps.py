@@ -1,4 +1,4 @@
-"""What operations without state do at run time: values of all slots in, values of all slots out."""
+"""What operations without state do at run time: values of all rows in, values of all rows out."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ Map = Callable[[Sequence[F32]], F32]
 
 
 def make_map(op: ops.Op, tile_rows: int) -> Map:
-    """Return the run-time form of an operation without state: inputs of shape (slots, width) to such an output.
-
-    The output may stand in a buffer that the next call overwrites.
-    """
+    """Return the run-time form of an operation without state: inputs of shape (rows, width) to such an output."""
     match op:
         case ops.Dense():
             return _dense(op, tile_rows)
@@ -42,11 +39,11 @@ def make_map(op: ops.Op, tile_rows: int) -> Map:
 
 
 def _dense(op: ops.Dense, tile_rows: int) -> Map:
-    product = TiledProduct(op.kernel[np.newaxis], tile_rows)
+    product = TiledProduct(op.kernel, tile_rows)
     activate = ACTIVATIONS[op.activation]
 
     def dense(values: Sequence[F32]) -> F32:
-        y = product(values[0]).reshape(-1, len(op.bias))
+        y = product(values[0])
         np.add(y, op.bias, out=y)
         activate(y)
         return y

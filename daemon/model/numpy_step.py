@@ -1,25 +1,28 @@
 """The step that runs a converted model on numpy alone.
 
-Layer by layer instead of tick by tick: what does not depend on the state (input projections, dense layers) runs for
-the whole batch at once, and only the recurrent part goes wave by wave. Real feeds have few instruments that make most
-of the ticks, so waves are thin and this is most of the speed.
+Part by part instead of tick by tick: what carries no state runs for the whole batch at once, and recurrent layers on
+one another run wave by wave, together (`daemon.model.stack`). Real feeds have few instruments that make most of the
+ticks, so waves are thin, and what they cost is the number of calls.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daemon.core.step import F32, Waves
-from daemon.model.cells import Cell, make_cell
-from daemon.model.grid import Grid, lay_out, one_wave, side_by_side
-from daemon.model.maps import make_map
-from daemon.model.program import Program
+from daemon.model.cells import alike, make_cell
+from daemon.model.grid import one_wave
+from daemon.model.maps import Map, make_map
+from daemon.model.program import Node, Program
+from daemon.model.stack import LAYERS_MAX, Stack
 
-#: Chosen for thin waves: on 2 x LSTM(64) one of up to 4 rows took 23 us, against 30 us on tiles of 8 rows, and most
-#: waves of real feeds are that thin; waves of 500 rows took 2.1 us a row on either (AMD EPYC with AVX-512).
-#: Slots of 4 and 8 rows agreed on every kernel of OpenBLAS tried, those of 16 not on Haswell and Zen.
-TILE_ROWS = 4
+#: Slots of 4 and 8 rows agreed on every kernel of OpenBLAS tried, those of 16 not on Haswell and Zen. Waves of 500 rows
+#: took as long on either with AVX-512, and a fifth less on 8 rows without. A wave of fewer rows takes fewer where that
+#: gives the same bits (`daemon.model.stack`).
+TILE_ROWS = 8
 
 
 class NumpyStep:
@@ -39,11 +42,7 @@ class NumpyStep:
         self.n_outputs = program.n_outputs
         self.state_size = program.state_size
         self.initial_state = np.zeros(program.state_size, np.float32) if initial_state is None else initial_state
-        self._layers = [
-            ((make_cell if node.op.state_widths else make_map)(node.op, tile_rows), node.inputs)
-            for node in program.nodes
-        ]
-        self._columns = side_by_side([width for node in program.nodes for width in node.op.state_widths])
+        self._parts = [(_make(part, tile_rows), part[0].inputs) for part in _stacked(program.nodes)]
 
     def step(self, x: F32, state: F32) -> tuple[F32, F32]:
         """Advance each row by one tick; see `daemon.core.step.Step`."""
@@ -52,27 +51,39 @@ class NumpyStep:
 
     def scan(self, x: F32, start: F32, waves: Waves) -> tuple[F32, F32, NDArray[np.bool_]]:
         """Advance whole chains; see `daemon.core.step.Step`."""
-        grid = lay_out(waves, len(start), self.tile_rows)
-        features = np.zeros((grid.slots, self.n_features), np.float32)
-        features[grid.place] = x
+        values, finite, columns = [x], np.ones(len(x), np.bool_), 0
+        if not len(x):
+            return np.empty((0, self.n_outputs), np.float32), start[:0], finite
         final = np.empty((len(waves.final), self.state_size), np.float32)
         # A model that overflows is an outcome, not a fault of ours: `finite` says so, row by row.
         with np.errstate(all="ignore"):
-            y, slot_finite = self._run(features, start, final, grid)
-        return y[grid.place], final, slot_finite[grid.place]
+            for part, inputs in self._parts:
+                if isinstance(part, Stack):
+                    own = slice(columns, columns + part.state_size)
+                    columns = own.stop
+                    hidden, ends, sound = part.scan(values[inputs[0]], start[:, own], waves)
+                    values += hidden
+                    final[:, own] = ends
+                    finite &= sound
+                else:
+                    values.append(part([values[value] for value in inputs]))
+        return values[-1], final, finite & np.isfinite(values[-1]).all(axis=1)
 
-    def _run(self, features: F32, start: F32, final: F32, grid: Grid) -> tuple[F32, NDArray[np.bool_]]:
-        values = [features]
-        finite = np.ones(grid.slots, bool)
-        columns = iter(self._columns)
-        for layer, inputs in self._layers:
-            if isinstance(layer, Cell):
-                own = [next(columns) for _ in layer.state_widths]
-                states = layer.scan(values[inputs[0]], [start[:, part] for part in own], grid)
-                for part, state in zip(own, states, strict=True):
-                    final[:, part] = state[grid.final]
-                    finite &= np.isfinite(state[grid.after]).all(axis=1)
-                values.append(states[0][grid.after])
-            else:
-                values.append(layer([values[value] for value in inputs]))
-        return values[-1], finite & np.isfinite(values[-1]).all(axis=1)
+
+def _make(part: Sequence[Node], tile_rows: int) -> Stack | Map:
+    op = part[0].op
+    if not op.state_widths:
+        return make_map(op, tile_rows)
+    return Stack(make_cell([node.op for node in part], tile_rows), len(op.state_widths), tile_rows)
+
+
+def _stacked(nodes: Sequence[Node]) -> list[list[Node]]:
+    """Put recurrent layers that stand on one another and can run together into one part, all else into its own."""
+    parts: list[list[Node]] = []
+    for value, node in enumerate(nodes):  # value is the number of the value that the node before gave
+        below = parts[-1] if parts and node.inputs == (value,) and node.op.state_widths else []
+        if below and len(below) < LAYERS_MAX and alike(below[-1].op, node.op):
+            below.append(node)
+        else:
+            parts.append([node])
+    return parts

@@ -195,7 +195,7 @@ def _run(step: Step, sequences: F32) -> F32:
     count, ticks, _ = sequences.shape
     rows = count * ticks
     x = np.ascontiguousarray(sequences.swapaxes(0, 1)).reshape(rows, -1)
-    waves = Waves(tuple(range(0, rows + 1, count)), np.arange(rows), np.arange(rows, rows + count))
+    waves = Waves(tuple(range(0, rows + 1, count)), np.arange(rows - count, rows))
     y, _, _ = step.scan(x, np.repeat(step.initial_state[np.newaxis], count, axis=0), waves)
     return y.reshape(ticks, count, -1).swapaxes(0, 1)
 

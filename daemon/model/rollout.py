@@ -81,10 +81,10 @@ class RolloutStep:
     def scan(self, x: F32, start: F32, waves: Waves) -> tuple[F32, F32, NDArray[np.bool_]]:
         """Advance whole chains; see `daemon.core.step.Step`."""
         ends = len(waves.final)
-        after_rows = len(start) + np.arange(len(x))
+        after_rows = np.arange(len(x))
         if self._inputs is None:
             after_rows = after_rows[:0]
-        wanted = Waves(waves.bounds, waves.source, np.concatenate([waves.final, after_rows]))
+        wanted = Waves(waves.bounds, np.concatenate([waves.final, after_rows]))
         y, states, finite = self.inner.scan(x, start, wanted)
         with np.errstate(all="ignore"):
             ahead = self._roll(x, y, states[ends:])

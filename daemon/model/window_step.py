@@ -10,6 +10,9 @@ wave k. A row of that scan depends on no other row, so the cut of batches and th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,11 +54,12 @@ class WindowStep:
     def scan(self, x: F32, start: F32, waves: Waves) -> tuple[F32, F32, NDArray[np.bool_]]:
         """Advance whole chains; see `daemon.core.step.Step`."""
         known = np.concatenate([start[:, 1:].reshape(-1, self.n_features), x])
-        past, missing = self._histories(start, waves)
-        windows = np.concatenate([past[waves.source], self._own(start, x)], axis=1)
-        y, finite = self._answers(known, windows, missing[waves.source])
+        source = waves.source(len(start))
+        past, missing = self._histories(start, waves.bounds, source)
+        windows = np.concatenate([past[source], self._own(start, x)], axis=1)
+        y, finite = self._answers(known, windows, missing[source])
         y[~finite] = np.nan
-        after = self._states(known, past[waves.final], missing[waves.final])
+        after = self._states(known, past[len(start) + waves.final], missing[len(start) + waves.final])
         finite &= np.isfinite(known[windows]).all(axis=(1, 2))
         return y, after, finite
 
@@ -64,22 +68,22 @@ class WindowStep:
         first = len(start) * self._past
         return np.arange(first, first + len(x))[:, np.newaxis]
 
-    def _histories(self, start: F32, waves: Waves) -> tuple[Index, Index]:
+    def _histories(self, start: F32, bounds: Sequence[int], source: Index) -> tuple[Index, Index]:
         """Return, for every state as `Waves` numbers them, the rows that it holds and how many are missing.
 
         The rows before the first one of a start state hold whatever it held; `missing` tells not to read them.
         """
-        chains, rows = len(start), len(waves.source)
+        chains, rows = len(start), len(source)
         past = np.empty((chains + rows, self._past), np.intp)
         past[:chains] = np.arange(chains * self._past).reshape(chains, self._past)
         missing = np.empty(chains + rows, np.intp)
         # A state that no window ever had (the self-test draws some) is read as the nearest one that a window can have.
         missing[:chains] = np.clip(np.rint(np.nan_to_num(start[:, 0])), 0, self._past)
         own = self._own(start, np.empty((rows, 0), np.float32))
-        for low, high in zip(waves.bounds[:-1], waves.bounds[1:], strict=True):
-            source, after = waves.source[low:high], slice(chains + low, chains + high)
-            past[after] = np.concatenate([past[source], own[low:high]], axis=1)[:, 1:]
-            missing[after] = np.maximum(missing[source] - 1, 0)
+        for low, high in pairwise(bounds):
+            before, after = source[low:high], slice(chains + low, chains + high)
+            past[after] = np.concatenate([past[before], own[low:high]], axis=1)[:, 1:]
+            missing[after] = np.maximum(missing[before] - 1, 0)
         return past, missing
 
     def _answers(self, known: F32, windows: Index, missing: Index) -> tuple[F32, NDArray[np.bool_]]:
@@ -99,11 +103,9 @@ class WindowStep:
         alive = [int(np.searchsorted(-length, -wave, side="left")) for wave in range(int(length[0]))]
         bounds = np.concatenate([[0], np.cumsum(alive)])
         rows = [windows[order[:many], missing[order[:many]] + wave] for wave, many in enumerate(alive)]
-        later = zip(bounds, alive[1:], strict=False)  # each of a wave goes on from the same place in the wave before
-        source = [np.arange(count), *(count + low + np.arange(many) for low, many in later)]
         last = bounds[length - 1] + np.arange(count)
         start = np.repeat(self.inner.initial_state[np.newaxis], count, axis=0)
-        waves = Waves(tuple(bounds.tolist()), np.concatenate(source), count + last)
+        waves = Waves(tuple(bounds.tolist()), last)
         y, _, finite = self.inner.scan(known[np.concatenate(rows)], start, waves)
         whole = np.logical_and.reduceat(finite[_chain_order(bounds, length)], np.cumsum(length) - length)
         found, sound = np.empty_like(y[:count]), np.empty(count, np.bool_)

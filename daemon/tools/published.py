@@ -28,7 +28,7 @@ FRUITLESS_READS_MAX = 300
 QUIET_READS = 30
 #: Beyond any offset.
 NO_END = 2**63
-#: `encode_forecast` writes the id first.
+#: `ForecastEncoder` writes the id first.
 _ID = re.compile(rb'\{"id":"([^"]*)-(\d{1,19})-(\d{1,19})"')
 #: Causes after which nothing that came before counts, running scales included. A quote in a session's label would be
 #: escaped, so this cannot stand inside of one.

@@ -157,8 +157,8 @@ def cell_names(columns: Sequence[Column], missing: Missing = "dead_letter") -> l
     for column in columns:
         if column.scale == "running":
             names += [f"{column.feature}: running mean", f"{column.feature}: running variance"]
-        _, own = parse_feature(column.feature, missing)
-        names += [f"{column.feature}: memory {index}" for index in range(len(own))]
+        own_count = len(parse_feature(column.feature, missing).start)
+        names += [f"{column.feature}: memory {index}" for index in range(own_count)]
     seen: dict[str, int] = {}
     for index, name in enumerate(names):  # a model may read a feature twice
         seen[name] = seen.get(name, 0) + 1

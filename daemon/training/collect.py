@@ -75,7 +75,7 @@ class _Columns:
         self.features = array("d")
 
     def add(self, row: Row) -> None:
-        self.ts.append(row.tick.ts)
+        self.ts.append(row.ts)
         self.price.append(row.price)
         self.resets.append(row.reset is not None)
         self.features.extend(row.features)

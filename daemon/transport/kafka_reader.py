@@ -19,6 +19,7 @@ from daemon.transport.admin_line import AdminLine
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_bounds import Bounds
 from daemon.transport.kafka_client import READING, close_in_time, connect, translate
+from daemon.transport.kafka_records import bring_ours
 from daemon.transport.port import Readable
 
 #: Of 1, 2, 4, 8 and 16 MiB the fastest for snapshots of 2 KiB, and the memory of one fetch stays small.
@@ -97,6 +98,7 @@ class KafkaReader:
             max_partition_fetch_bytes=FETCH_BYTES,
             **READING,
         )
+        bring_ours(self._consumer)
         return self._consumer
 
     def _explained(self, error: Exception, tp: TopicPartition, offset: int) -> TickcastError:

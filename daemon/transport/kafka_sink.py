@@ -1,7 +1,7 @@
 """The output topics on kafka-python: one transaction per batch, and a new producer after any that failed.
 
-Why a failed producer is never used again: after an aborted transaction kafka-python 3.0.12 keeps the offsets that were
-to be committed, and the next transaction commits them too, rewinding whoever owns those partitions now (measured).
+Why a failed producer is never used again: what has become of its transaction is not known, and claiming the
+transactional id anew settles it.
 
 What a fence means. `ProducerFencedError` and `InvalidProducerEpochError` say that the coordinator gave our
 transactional id a newer epoch: because our own transaction was older than its timeout, or because another producer was
@@ -17,20 +17,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
-from kafka.errors import KafkaTimeoutError
-from kafka.producer.future import FutureRecordMetadata
-from kafka.structs import OffsetAndMetadata
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.structs import ConsumerGroupMetadata
 
+from daemon.core.records import Message
 from daemon.errors import AccessDenied, BrokerUnavailable, Fenced, TopicError, TransactionFailed
 from daemon.transport.admin_line import AdminLine
 from daemon.transport.connection import Connection, transactional_id
-from daemon.transport.kafka_client import connect, let_go, reason, translate
+from daemon.transport.kafka_client import close_in_time, connect, reason, translate
 from daemon.transport.kafka_hanging import end_hanging, read_last
-from daemon.transport.kafka_topic import refresh
+from daemon.transport.kafka_producer import TransactionalProducer
 from daemon.transport.lane import Lane
 from daemon.transport.port import Outgoing, Role
 
@@ -40,21 +39,15 @@ Answer = TypeVar("Answer")
 
 #: How long a killed process can block `read_committed` readers and the next owner; Kafka Streams chose the same.
 TRANSACTION_TIMEOUT_SECONDS = 10.0
-#: One request and one delivery must fail within the transaction, or a lost record would only show after it.
+#: Below it, so that a request whose answer was lost is sent again within the transaction.
 REQUEST_TIMEOUT_SECONDS = 5.0
-DELIVERY_TIMEOUT_SECONDS = 8.0
-#: `commit` flushes, so lingering costs no latency; without it the sender thread wakes up for single records.
-LINGER_MS = 100
-#: A partition sends one batch per round trip, so batches must be large; uncompressed, below the brokers' default of
-#: 1 MiB for a batch.
+#: Of keys and values: a partition gets one batch per round trip, so batches must be large; below the brokers' default
+#: of 1 MiB for a batch, compressed or not.
 BATCH_BYTES = 256 * 1024
-#: The size of a value is for the topics to limit: a dead letter is larger than the tick it holds.
-MAX_REQUEST_BYTES = 32 * 1024 * 1024
-#: Slept on every "previous transaction still completing": often, when small batches follow each other. At 10 the
-#: mean commit at 1,000 ticks/s took 14 ms, at 2 it took 8 to 10.
-RETRY_BACKOFF_MS = 2
 ABORT_TIMEOUT_SECONDS = 3.0
-#: Asked for when a transaction writes to a partition that the producer has not heard of: topics grow.
+#: What the producer gets to end a call by itself, before it is abandoned.
+OVERTIME_SECONDS = 1.0
+#: For the question where the partitions are.
 METADATA_TIMEOUT_SECONDS = 3.0
 CLOSE_TIMEOUT_SECONDS = 5.0
 #: For each of two questions about transactions that hang; above the patience with leaders and coordinators in them.
@@ -67,8 +60,9 @@ FINAL = (AccessDenied, Fenced, TopicError)
 class KafkaSink:
     """A `Sink` on one transactional producer at a time.
 
-    Every call is bounded: those that can wait for ever run on a `Lane`, and a transaction has until its coordinator
-    would abort it anyway. What then still hangs is abandoned with its producer, which the next `open` fences.
+    Every call is bounded, and runs on a `Lane` so that a signal finds its thread waiting and nothing else: a
+    transaction has until its coordinator would abort it anyway. What then still hangs is abandoned with its producer,
+    which the next `open` fences.
     """
 
     def __init__(
@@ -89,7 +83,7 @@ class KafkaSink:
         self._transactional_id = transactional_id(group_id, instance_id)
         self._admin = AdminLine(connection)
         self._timeout_seconds = timeout_seconds
-        self._producer: KafkaProducer | None = None
+        self._producer: TransactionalProducer | None = None
         self._lane: Lane | None = None
 
     def open(self) -> None:
@@ -104,31 +98,23 @@ class KafkaSink:
         TopicError : an output topic does not exist
         """
         self._discard()
-        producer = connect(
-            KafkaProducer,
+        self._producer = connect(
+            TransactionalProducer,
             self._connection,
             self._timeout_seconds,
             client_id=f"tickcast-{self._instance_id}",
             transactional_id=self._transactional_id,
             transaction_timeout_ms=int(TRANSACTION_TIMEOUT_SECONDS * 1000),
-            acks="all",
-            compression_type="lz4",
-            linger_ms=LINGER_MS,
-            batch_size=BATCH_BYTES,
-            max_request_size=MAX_REQUEST_BYTES,
-            retry_backoff_ms=RETRY_BACKOFF_MS,
             request_timeout_ms=int(REQUEST_TIMEOUT_SECONDS * 1000),
-            delivery_timeout_ms=int(DELIVERY_TIMEOUT_SECONDS * 1000),
-            max_block_ms=int(TRANSACTION_TIMEOUT_SECONDS * 1000),
-            metrics_enabled=False,
+            batch_bytes=BATCH_BYTES,
         )
-        self._producer, self._lane = producer, Lane("sink")
+        self._lane = Lane("sink")
         try:
             last = self._ask(lambda admin: read_last(admin, self._transactional_id))
-            producer.init_transactions()
+            self._call(TransactionalProducer.claim, TRANSACTION_TIMEOUT_SECONDS)
             topics = self._topics.values()
             self._ask(lambda admin: end_hanging(admin, self._group_id, self._instance_id, topics, last))
-            self._look_up_topics(producer)
+            self._learn_partitions()
         except Exception as error:
             self._discard()
             ours = translate(error, f"claiming the transactional id {self._transactional_id}")
@@ -150,24 +136,16 @@ class KafkaSink:
         assert offsets, "a transaction without offsets is not fenced"
         if self._producer is None or self._lane is None:
             self.open()
-        producer, lane = self._producer, self._lane
-        assert producer is not None
-        assert lane is not None
+        assert isinstance(group_metadata, ConsumerGroupMetadata)
         deadline = time.monotonic() + TRANSACTION_TIMEOUT_SECONDS
+        messages = {self._topics[role]: each for role, each in outgoing.messages.items()}
+        positions = {TopicPartition(self._ticks_topic, partition): offset for partition, offset in offsets.items()}
         try:
-            self._learn_partitions(producer, max(offsets))
-            producer.begin_transaction()
-            futures = self._send(producer, outgoing)
-            producer.flush(deadline - time.monotonic())
-            _check(futures)
-            positions = {
-                TopicPartition(self._ticks_topic, partition): OffsetAndMetadata(offset, "", -1)
-                for partition, offset in offsets.items()
-            }
-            lane.call(
-                lambda: producer.send_offsets_to_transaction(positions, group_metadata), deadline - time.monotonic()
+            self._require_partitions(messages)
+            self._call(
+                lambda producer, seconds: producer.transact(messages, positions, group_metadata, seconds),
+                deadline - time.monotonic(),
             )
-            lane.call(producer.commit_transaction, deadline - time.monotonic())
         except BaseException as error:
             self._abort()
             self._discard()
@@ -182,44 +160,57 @@ class KafkaSink:
         """Abort what is open and close the producer. Bounded in time, never raises."""
         self._discard()
 
-    def _send(self, producer: KafkaProducer, outgoing: Outgoing) -> list[FutureRecordMetadata]:
-        send = producer.send
-        futures: list[FutureRecordMetadata] = []
-        for role, messages in outgoing.messages.items():
-            topic = self._topics[role]
-            try:
-                for partition, key, value, headers in messages:
-                    if value is None and key is None:
-                        value = b""  # kafka-python refuses to write a record with neither; other clients write them
-                    futures.append(send(topic, value, key, list(headers), partition))
-            except (ValueError, KafkaTimeoutError) as error:  # no such partition, no such topic
-                raise TopicError(f"cannot write to {topic}: {reason(error)}; see `tickcast topics check`") from error
-        return futures
-
     def _ask(self, question: Callable[[KafkaAdminClient], Answer]) -> Answer:
         return self._admin.ask(question, "looking for transactions that Kafka left open", ASK_TIMEOUT_SECONDS)
 
-    def _look_up_topics(self, producer: KafkaProducer) -> None:
-        """Learn the partitions of the output topics now, not inside the first transaction."""
-        for topic in self._topics.values():
-            try:
-                producer.partitions_for(topic)
-            except KafkaTimeoutError as error:
-                raise TopicError(f"the topic {topic} does not exist; `tickcast topics create` makes it") from error
+    def _call(self, function: Callable[[TransactionalProducer, float], None], seconds: float) -> None:
+        """Let the producer do something within a time."""
+        producer, lane = self._producer, self._lane
+        assert producer is not None
+        assert lane is not None
+        lane.call(lambda: function(producer, seconds), seconds + OVERTIME_SECONDS)
 
-    def _learn_partitions(self, producer: KafkaProducer, highest: int) -> None:
-        """Look again where partitions are written to that were not there yet; kafka-python would refuse them."""
-        if any(highest not in producer.partitions_for(topic) for topic in self._topics.values()):
-            refresh(producer._metadata, METADATA_TIMEOUT_SECONDS)
+    def _learn_partitions(self) -> None:
+        """Look where the partitions of the output topics are.
+
+        Raises
+        ------
+        TopicError : one of the topics does not exist
+        """
+        topics = list(self._topics.values())
+        self._call(lambda producer, seconds: producer.learn(topics, seconds), METADATA_TIMEOUT_SECONDS)
+        for topic in topics:
+            if not self._partitions_of(topic):
+                raise TopicError(f"the topic {topic} does not exist; `tickcast topics create` makes it")
+
+    def _require_partitions(self, messages: Mapping[str, Sequence[Message]]) -> None:
+        """Make sure that the partitions written to exist; topics grow, so look again where one is new.
+
+        Raises
+        ------
+        TopicError : one does not exist
+        """
+        wanted = {topic: {message.partition for message in each} for topic, each in messages.items()}
+        if all(partitions <= self._partitions_of(topic) for topic, partitions in wanted.items()):
+            return
+        self._learn_partitions()
+        for topic, partitions in wanted.items():
+            for partition in sorted(partitions - self._partitions_of(topic)):
+                raise TopicError(
+                    f"cannot write to {topic}: there is no partition {partition}; see `tickcast topics check`"
+                )
+
+    def _partitions_of(self, topic: str) -> frozenset[int]:
+        assert self._producer is not None
+        return self._producer.partitions_of(topic)
 
     def _abort(self) -> None:
         """Abort if the client can still do so: a process that ends now would else block readers until the timeout."""
-        assert self._producer is not None
         assert self._lane is not None
         if self._lane.blocked:
             return
         try:
-            self._lane.call(self._producer.abort_transaction, ABORT_TIMEOUT_SECONDS)
+            self._call(TransactionalProducer.abort, ABORT_TIMEOUT_SECONDS)
         except Exception as error:  # fenced, or already aborted by the coordinator: the first error says more
             _log.debug("the transaction could not be aborted: %s", reason(error))
 
@@ -228,14 +219,6 @@ class KafkaSink:
         self._producer = self._lane = None
         if producer is None or lane is None:
             return
+        if not lane.blocked:
+            close_in_time(lambda: lane.call(producer.close, CLOSE_TIMEOUT_SECONDS), CLOSE_TIMEOUT_SECONDS, "producer")
         lane.close()
-        let_go(producer, CLOSE_TIMEOUT_SECONDS)
-
-
-def _check(futures: list[FutureRecordMetadata]) -> None:
-    """Raise the first failure: kafka-python commits a transaction although a record of it expired or was refused."""
-    for future in futures:
-        if future.exception is not None:
-            raise future.exception
-        if not future.is_done:
-            raise KafkaTimeoutError("a record was neither delivered nor refused")

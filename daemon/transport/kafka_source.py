@@ -26,6 +26,7 @@ from daemon.transport.connection import Connection
 from daemon.transport.kafka_changes import AssignmentChanges
 from daemon.transport.kafka_client import READING, connect, reason, translate
 from daemon.transport.kafka_committed import fetch_committed
+from daemon.transport.kafka_records import bring_ours
 from daemon.transport.kafka_topic import METADATA_MAX_AGE_SECONDS, TopicWatch
 from daemon.transport.lane import Lane
 from daemon.transport.place import Place, orphans
@@ -75,6 +76,7 @@ class KafkaSource:
             metadata_max_age_ms=int(METADATA_MAX_AGE_SECONDS * 1000),
             **READING,
         )
+        bring_ours(self._consumer)
         self._admin = AdminLine(connection)
         self._place = Place(connection, self._admin, group_id, instance_id)
         self._changes = AssignmentChanges(self._consumer)
@@ -159,8 +161,13 @@ class KafkaSource:
         self._started.discard(partition)
 
     def positions(self) -> dict[int, int]:
-        """Do as `Source.positions` says; a marker at the end is stepped over by the poll after the last record."""
-        return {partition: self._consumer.position(self._tp(partition)) for partition in sorted(self._started)}
+        """Do as `Source.positions` says; a marker at the end is stepped over by the poll after the last record.
+
+        Every started partition has one, and a poll has validated it. The consumer's own `position` validates them all,
+        each time: for 100 partitions that took 15 ms, three times a turn.
+        """
+        assigned = self._consumer._subscription.assignment
+        return {partition: assigned[self._tp(partition)].position.offset for partition in sorted(self._started)}
 
     def lags(self) -> dict[int, int]:
         """Do as `Source.lags` says.

@@ -8,7 +8,6 @@ broker answers them from no other topic. What is left is to say what has happene
 
 from __future__ import annotations
 
-import threading
 import uuid
 from contextlib import suppress
 from typing import Any
@@ -98,13 +97,6 @@ def find_topic_id(admin: KafkaAdminClient, topic: str) -> str | None:
     if described["error_code"]:
         raise error(f"topic {topic}")
     return str(described["topic_id"])
-
-
-def refresh(cluster: ClusterMetadata, timeout_seconds: float) -> bool:
-    """Have a client ask for metadata now; return whether the question ended in time, with an answer or without."""
-    answered = threading.Event()
-    cluster.request_update().add_both(lambda *_: answered.set())
-    return answered.wait(timeout_seconds)
 
 
 def _fetch_by_id(consumer: KafkaConsumer, topic: str, topic_id: uuid.UUID) -> None:

@@ -27,9 +27,7 @@ from daemon.transport.kafka_sink import (
     ASK_TIMEOUT_SECONDS,
     BATCH_BYTES,
     CLOSE_TIMEOUT_SECONDS,
-    DELIVERY_TIMEOUT_SECONDS,
     FINAL,
-    MAX_REQUEST_BYTES,
     METADATA_TIMEOUT_SECONDS,
     REQUEST_TIMEOUT_SECONDS,
     TRANSACTION_TIMEOUT_SECONDS,
@@ -45,6 +43,10 @@ Answer = TypeVar("Answer")
 
 #: Records leave while the rest of the batch is still being handed over, and while the offsets are sent.
 LINGER_MS = 1
+#: A delivery must fail within the transaction, or a lost record would only show after it.
+DELIVERY_TIMEOUT_SECONDS = 8.0
+#: The size of a value is for the topics to limit: a dead letter is larger than the tick it holds.
+MAX_REQUEST_BYTES = 32 * 1024 * 1024
 #: Slept on every "previous transaction still completing": at its default of 100 every transaction took 110 ms.
 RETRY_BACKOFF_MS = 2
 #: Of the records that wait to be sent; their bytes are bounded too, and who meets a bound waits for room.

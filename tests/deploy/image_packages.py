@@ -9,7 +9,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 #: What of the extras is in which image.
-EXTRAS = {"serve": ("watch",), "full": ("tensorflow", "parquet", "report", "watch")}
+EXTRAS = {
+    "serve": ("librdkafka", "watch"),
+    "full": ("tensorflow", "librdkafka", "parquet", "report", "watch"),
+}
 #: [tool.uv] override-dependencies: what asks for it gets tensorflow-cpu.
 OVERRIDDEN = {"tensorflow"}
 

@@ -28,6 +28,7 @@ from tests.documents.blocks import Block
 PROGRAMS = frozenset({"tickcast"})
 #: Commands that cannot run in a test, or whole blocks, by how they begin: why not, or where they run instead.
 UNRUN: Mapping[str, str] = {
+    "make compile": "tests/e2e/test_compiled.py runs it on a copy; all other tests run on the sources",
     "make demo": "its command runs in tests/e2e/test_demo.py; make would install a second environment",
     "make test": "it is what runs this",
     "kafka-acls.sh": "no command of Kafka here; tests/deploy/test_rights.py holds them against the table",

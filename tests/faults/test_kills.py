@@ -112,9 +112,8 @@ def test_kills_at_full_speed_change_nothing(stage: Stage, undisturbed: Outcomes)
     assert replayed > 0
 
 
-#: Where the process dies, and whether the coordinator then holds an open transaction of it; None where that is up to
-#: the client's sender.
-POINTS = {"begun": False, "sent": None, "flushed": True, "offsets": True, "committed": False}
+#: Where the process dies, and whether the coordinator then holds an open transaction of it.
+POINTS = {"begun": False, "added": True, "written": True, "offsets": True, "committed": False}
 
 
 @pytest.mark.parametrize("stage", CLIENTS, indirect=True)
@@ -129,7 +128,7 @@ def test_death_at_every_point_of_a_transaction_changes_nothing(stage: Stage, und
             assert daemon.process.wait(30) == -9, stage.report()
             topics = stage.view.open_transaction("0")
             stage.tell(f"died {point}, {kind} {number}, open: {topics and sorted(topics)}")
-            assert leaves_open in (None, topics is not None), stage.report()
+            assert leaves_open == (topics is not None), stage.report()
             if leaves_open and kind == "checkpoint":
                 assert topics is not None
                 assert stage.topics.state in topics

@@ -26,7 +26,7 @@ def test_zombies_write_nothing(stage: Stage, undisturbed: Outcomes) -> None:
     goes_on = stage.daemon("goes-on", pipeline=SLOW).wait_ready()
     # One falls asleep with all but its commit done, in a checkpoint; one before its offsets are sent.
     sleeper = stage.planted("sleeper", ["strikes_at", "STOP", "offsets", "checkpoint", "12"], pipeline=SLOW)
-    replaced = stage.planted("replaced", ["strikes_at", "STOP", "flushed", "any", "90"], pipeline=SLOW)
+    replaced = stage.planted("replaced", ["strikes_at", "STOP", "written", "any", "60"], pipeline=SLOW)
     stage.await_that(lambda: is_frozen(sleeper) and is_frozen(replaced), "both have fallen asleep")
     frozen_at = time.monotonic()
     before = stage.view.committed()

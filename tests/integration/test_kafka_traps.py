@@ -19,7 +19,6 @@ from daemon.transport.topics import DEFAULT_MESSAGE_BYTES
 from tests.contract.members import PATIENCE_SECONDS, Member, forecast, owning, settle, settled, turn_until
 from tests.contract.test_reader_contract import read_until
 from tests.contract.worlds import CLIENTS, PARTITIONS, KafkaWorld, real_world
-from tests.integration.interrupted import Interrupted, wait_for_end
 
 pytestmark = pytest.mark.kafka
 
@@ -111,6 +110,20 @@ def test_a_record_larger_than_the_clients_default_request_is_written_where_the_t
     letter = Message(0, b"key", os.urandom(3_000_000))
     sink.commit(Outgoing({"dead_letters": [letter]}), {0: 1}, source.group_metadata())
     assert [record.value for record in world.read("dead_letters")] == [letter.value]
+
+
+def test_a_batch_that_the_topic_finds_too_large_is_cut_until_it_fits(kafka: str, world: KafkaWorld) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=kafka)
+    limit = {"max.message.bytes": "20000"}
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, world.topics.forecasts, configs=limit)])
+    admin.close()
+    source, sink = owning(world.source()).source, world.sink()
+    sink.open()
+    messages = [Message(n % 2, b"%d" % n, os.urandom(1000)) for n in range(1000)]
+    sink.commit(Outgoing({"forecasts": messages}), {0: 1}, source.group_metadata())
+    sink.commit(forecast("next"), {0: 2}, source.group_metadata())
+    expected = [message.value for message in messages]
+    assert [record.value for record in world.read("forecasts")] == [*expected[::2], b"next", *expected[1::2]]
 
 
 def write_tick(kafka: str, world: KafkaWorld, value: bytes) -> None:
@@ -239,22 +252,3 @@ def test_a_missing_topic_is_named_and_not_created(
     admin = KafkaAdminClient(bootstrap_servers=kafka)
     assert missing not in admin.list_topics()
     admin.close()
-
-
-def test_a_transaction_that_outlived_its_timeout_fails_and_the_next_one_succeeds(
-    kafka: str, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.patch(monkeypatch, "sink", TRANSACTION_TIMEOUT_SECONDS=1.0, REQUEST_TIMEOUT_SECONDS=0.5)
-    world.patch(monkeypatch, "sink", DELIVERY_TIMEOUT_SECONDS=0.9)
-    source, sink = owning(world.source()).source, world.sink()
-    sink.open()
-
-    def outlive() -> None:
-        wait_for_end(kafka, world.topics.forecasts, 2)  # the first record, and the coordinator's abort marker
-
-    with pytest.raises(TransactionFailed):
-        sink.commit(Outgoing({"forecasts": Interrupted(outlive)}), {0: 1}, source.group_metadata())
-    assert world.read("forecasts") == []
-    monkeypatch.undo()
-    sink.commit(forecast("good"), {0: 1}, source.group_metadata())
-    assert [record.value for record in world.read("forecasts")] == [b"good"]

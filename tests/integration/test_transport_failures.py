@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Timer
 
-import psutil
 import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
@@ -20,10 +16,9 @@ from daemon.errors import AccessDenied, BrokerUnavailable, TopicError, Transacti
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_sink import KafkaSink
 from daemon.transport.kafka_source import KafkaSource
-from daemon.transport.port import Outgoing
 from tests.contract.members import Member, forecast, owning, settled, ticks, turn_until
 from tests.contract.worlds import CLIENTS, KafkaWorld, real_world
-from tests.integration.interrupted import Interrupted, wait_for_end
+from tests.integration.freezing import be_impatient, frozen, seconds_of
 
 pytestmark = pytest.mark.kafka
 
@@ -49,47 +44,10 @@ def world(broker: Broker, request: pytest.FixtureRequest) -> Iterator[KafkaWorld
     world.close()
 
 
-DELIVERY_SECONDS = 1.5
-
-
 @pytest.fixture
 def impatient(world: KafkaWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds of a second or two instead of ten."""
-    world.patch(
-        monkeypatch,
-        "sink",
-        TRANSACTION_TIMEOUT_SECONDS=3.0,
-        REQUEST_TIMEOUT_SECONDS=1.0,
-        DELIVERY_TIMEOUT_SECONDS=DELIVERY_SECONDS,
-        ABORT_TIMEOUT_SECONDS=1.0,
-        CLOSE_TIMEOUT_SECONDS=1.0,
-    )
-    world.patch(monkeypatch, "source", REQUEST_TIMEOUT_SECONDS=1.0, CLOSE_TIMEOUT_SECONDS=1.0)
-    monkeypatch.setattr("daemon.transport.place.REQUEST_TIMEOUT_SECONDS", 1.0)
-
-
-def freeze(broker: Broker) -> psutil.Process:
-    """Stop a broker where it stands; it does on return."""
-    process = psutil.Process(broker.pid)
-    process.send_signal(signal.SIGSTOP)
-    while process.status() != psutil.STATUS_STOPPED:
-        pass
-    return process
-
-
-@contextmanager
-def frozen(broker: Broker) -> Iterator[None]:
-    process = freeze(broker)
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGCONT)
-
-
-def seconds_of(call: Callable[[], object]) -> float:
-    start = time.monotonic()
-    call()
-    return time.monotonic() - start
+    be_impatient(world, monkeypatch)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -109,71 +67,6 @@ def test_a_record_that_cannot_be_delivered_fails_the_transaction_and_nothing_of_
     sink.commit(forecast("second"), {0: 3}, source.group_metadata())
     assert [record.value for record in world.read("forecasts")] == [b"first", b"second"]
     assert settled(source, [0]) == {0: 3}
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_record_that_expired_fails_the_transaction_although_the_client_would_commit_without_it(
-    broker: Broker, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.patch(monkeypatch, "sink", TRANSACTION_TIMEOUT_SECONDS=20.0)
-    process = psutil.Process(broker.pid)
-    thawing = Timer(2 * DELIVERY_SECONDS, lambda: process.send_signal(signal.SIGCONT))
-
-    def expire() -> None:
-        wait_for_end(broker.bootstrap, world.topics.forecasts, 1)  # the partition is part of the transaction now
-        freeze(broker)
-        thawing.start()  # then the coordinator is well again, and the second record has expired
-
-    source, sink = owning(world.source()).source, world.sink()
-    sink.open()
-    try:
-        with pytest.raises(TransactionFailed, match=r"passed since batch creation|timed out on"):
-            sink.commit(Outgoing({"forecasts": Interrupted(expire)}), {0: 1}, source.group_metadata())
-    finally:
-        thawing.join()
-    monkeypatch.undo()
-    sink.open()
-    assert world.read("forecasts") == []
-    assert settled(source, [0]) == {0: None}
-
-
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("step", ["send_offsets_to_transaction", "commit_transaction"])
-def test_a_call_that_never_returns_is_abandoned(
-    broker: Broker, world: KafkaWorld, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    # Nothing may fail before the transaction does, and librdkafka lets nothing outlive it.
-    request, delivery = (10.0, 20.0) if world.adapter == "kafka" else (3.0, 3.0)
-    world.patch(monkeypatch, "sink", REQUEST_TIMEOUT_SECONDS=request, DELIVERY_TIMEOUT_SECONDS=delivery)
-    producer = world.producer_class
-    original = getattr(producer, step)
-    healthy = True
-
-    def freeze_then_call(producer: object, *args: object) -> None:
-        if not healthy:
-            freeze(broker)
-        original(producer, *args)
-
-    world.patch_producer(monkeypatch, step, freeze_then_call)
-    source, sink = owning(world.source()).source, world.sink()
-    sink.open()
-    healthy = False
-
-    def fail() -> None:
-        with pytest.raises(TransactionFailed, match=r"no answer within|_TIMED_OUT"):
-            sink.commit(forecast("unknown"), {0: 2}, source.group_metadata())
-
-    try:
-        assert seconds_of(fail) < 8
-    finally:
-        psutil.Process(broker.pid).send_signal(signal.SIGCONT)
-    healthy = True
-    sink.open()  # settles it: the request that was on its way is answered or fenced
-    survived = [record.value for record in world.read("forecasts")]
-    assert survived in ([], [b"unknown"])
-    assert settled(source, [0]) == {0: 2 if survived else None}
-    sink.commit(forecast("good"), {0: 3}, source.group_metadata())
-    assert [record.value for record in world.read("forecasts")] == [*survived, b"good"]
 
 
 @pytest.mark.usefixtures("impatient")

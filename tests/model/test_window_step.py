@@ -41,18 +41,13 @@ def tick_by_tick(step, x):
 
 def chains(lengths):
     """Return waves of chains that all start at once and end one after the other, and each chain's rows."""
-    order = sorted(range(len(lengths)), key=lambda chain: -lengths[chain])
-    alive = [[chain for chain in order if lengths[chain] > wave] for wave in range(max(lengths))]
+    assert lengths == sorted(lengths, reverse=True)
+    alive = [[chain for chain in range(len(lengths)) if lengths[chain] > wave] for wave in range(max(lengths))]
     bounds = np.concatenate([[0], np.cumsum([len(each) for each in alive])])
     place = {(chain, wave): bounds[wave] + at for wave, each in enumerate(alive) for at, chain in enumerate(each)}
-    source = [
-        chain if wave == 0 else len(lengths) + place[chain, wave - 1]
-        for wave, each in enumerate(alive)
-        for chain in each
-    ]
-    final = [len(lengths) + place[chain, length - 1] for chain, length in enumerate(lengths)]
+    final = [place[chain, length - 1] for chain, length in enumerate(lengths)]
     mine = [[place[chain, wave] for wave in range(length)] for chain, length in enumerate(lengths)]
-    return Waves(tuple(bounds.tolist()), np.array(source), np.array(final)), mine
+    return Waves(tuple(bounds.tolist()), np.array(final)), mine
 
 
 @pytest.fixture(params=["numpy", "random"])
@@ -70,7 +65,7 @@ def test_every_tick_is_answered_by_its_window_and_the_first_ones_by_what_there_i
 
 def test_whole_chains_of_any_length_give_the_bits_of_single_steps(inner):
     step = WindowStep(inner, STEPS)
-    lengths = [1, 12, 3, 7, 7, 2]
+    lengths = [12, 7, 7, 3, 2, 1]
     waves, mine = chains(lengths)
     x = rows(sum(lengths))
     start, warm = np.repeat(step.initial_state[np.newaxis], len(lengths), axis=0), rows(4, seed=5)
@@ -86,7 +81,7 @@ def test_whole_chains_of_any_length_give_the_bits_of_single_steps(inner):
 
 def test_slices_that_bound_memory_change_no_bit(inner, monkeypatch):
     step = WindowStep(inner, STEPS)
-    waves, _ = chains([9, 4, 30, 1])
+    waves, _ = chains([30, 9, 4, 1])
     x, start = rows(44), np.repeat(step.initial_state[np.newaxis], 4, axis=0)
     whole = step.scan(x, start, waves)
     monkeypatch.setattr(window_step, "INNER_ROWS_MAX", 3 * STEPS)

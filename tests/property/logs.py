@@ -10,6 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from daemon.core.instrument import FIELDS
 from daemon.core.intake import OrderLimits
 from daemon.core.kept_scores import pack
 from daemon.core.pipeline import Batch, Pipeline
@@ -158,7 +159,7 @@ def remembered(made: Pipeline) -> list[Any]:
     kept = []
     for partition in made.partitions:
         for instrument in made._partitions[partition]:
-            names = set(instrument.__slots__) - {"slot", "batch", "chain", "scores", "packed_scores"}
+            names = set(FIELDS) - {"slot", "scores", "packed_scores"}
             facts = {name: getattr(instrument, name) for name in sorted(names)}
             facts["scores"] = pack(instrument.scores) if instrument.scores else instrument.packed_scores
             kept.append((partition, facts, made._table._rows[instrument.slot].tobytes()))

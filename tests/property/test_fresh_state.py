@@ -1,12 +1,12 @@
 """Behind a session boundary nothing is left of (h, c), and all of the rest is."""
 
-import copy
 import json
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from daemon.core.instrument import FIELDS, Instrument
 from daemon.core.sessions import Never, Rules
 from schemas import ResetCause
 from tests.property.logs import INSTRUMENTS, build, cuts, events, pipeline, run
@@ -28,7 +28,9 @@ def test_forecasts_behind_a_boundary_are_those_of_a_fresh_state_with_the_same_ke
     run(before, own[:boundary], cut)
     fresh = pipeline()
     for instrument in before._partitions[0]:
-        kept = copy.copy(instrument)
+        kept = Instrument(instrument.name, -1, (), None)
+        for field in FIELDS:
+            setattr(kept, field, getattr(instrument, field))
         kept.slot = fresh._table.take()  # holds the initial (h, c)
         fresh._partitions[0].touch(kept)
     behind = [message for batch in run(fresh, own[boundary:], cut) for message in batch.forecasts]

@@ -3,14 +3,15 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daemon.core import runner, waves
 from daemon.core.canary import Probe
 from daemon.core.pipeline import Pipeline
 from daemon.core.table import StateTable
-from daemon.core.waves import Planner
 from daemon.model.numpy_step import NumpyStep
 from tests.bundles import tiny_program
 from tests.property.logs import SPEC, cuts, logs, pipeline, run
@@ -60,8 +61,7 @@ def test_an_instrument_that_shares_the_canarys_slot_shows(monkeypatch):
 
 
 def test_a_forgotten_reset_shows(monkeypatch):
-    add = Planner.add
-    monkeypatch.setattr(Planner, "add", lambda planner, instrument, *, reset: add(planner, instrument, reset=False))
+    monkeypatch.setattr(runner, "plan", lambda slots, resets: waves.plan(slots, np.zeros_like(resets)))
     assert differ(pipeline(canary_ticks=CANARY))
 
 

@@ -44,14 +44,14 @@ def test_running_scales_are_compared_with_those_they_started_from() -> None:
     columns = (Column("return", "running", std=1e-5), Column("spread", "running", mean=0.5, std=0.25))
     spec = model(columns=columns)
     made, drift = pipeline(spec), InputDrift(spec)
-    assert drift.columns(made.instruments()) == []
+    assert drift.columns(made.instruments(1000)) == []
     rng = np.random.default_rng(0)
     mids = 100 * np.exp(np.cumsum(rng.normal(0, 1e-4, 3000)))
     quotes = [raw(at, bid=mid, ask=1.0001 * mid) for at, mid in enumerate(mids.tolist())]
     batch = made.advance(records(quotes))
     assert len(payloads(batch)) == len(quotes)
     drift.observe(batch.inputs)
-    returns, spread = drift.columns(made.instruments())
+    returns, spread = drift.columns(made.instruments(1000))
     assert (returns.feature, spread.feature) == ("return", "spread")
     # The scales have a memory of 5,000 ticks, so they are on their way to 10 and -2.
     assert 6 < returns.scale < 10
@@ -64,7 +64,7 @@ def test_the_median_instrument_counts_however_many_there_are() -> None:
     made = pipeline(spec)
     names = [f"I{n}" for n in range(3 * INSTRUMENTS_MAX)]
     made.advance(records([raw(n, name) for n, name in enumerate(names)]))
-    instruments = made.instruments()
+    instruments = made.instruments(1000)
     assert len(instruments) == len(names)
     for number, instrument in enumerate(instruments):
         instrument.cells = [0.0, 0.0 if number % 3 else 5.0, 4.0]

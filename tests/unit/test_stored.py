@@ -52,6 +52,15 @@ def test_keys_come_in_the_order_of_their_newest_records() -> None:
     assert [key for key, _ in found.snapshots(MARKER)] == [b"A", b"B"]
 
 
+def test_who_takes_the_snapshots_leaves_no_value_behind() -> None:
+    pairs = [(b"B", snapshot("B")), (b"A", b"no snapshot"), (b"C", snapshot("C"))]
+    found, read = stored(*pairs), dict(stored(*pairs).snapshots(MARKER))
+    for left, (key, taken) in zip((2, 1, 0), found.taken(MARKER), strict=True):
+        assert type(taken) is type(read.pop(key))
+        assert len(found.values) == left
+    assert not read
+
+
 def test_a_tombstone_deletes_until_the_key_is_written_again() -> None:
     pairs = [(b"A", snapshot(step=1)), (b"A", None), (b"B", None)]
     assert stored(*pairs).values == {}

@@ -192,7 +192,7 @@ def test_instruments_can_be_looked_at_while_the_loop_takes_and_evicts_them() -> 
     loop.start()
     looks = 0
     while not done:
-        names = [instrument.name for instrument in made.instruments()]
+        names = [instrument.name for instrument in made.instruments(1000)]
         assert len(set(names)) == len(names) <= 41
         looks += 1
     loop.join()

@@ -2,39 +2,38 @@
 
     strikes_at.py SIGNAL POINT KIND N run --config FILE
 
-POINT is where: `begun` (nothing sent), `sent` (records handed to the client), `flushed` (records at the broker),
-`offsets` (these too), `committed` (the process has not noted it yet). KIND is which transactions count: `any`, or
-`checkpoint` for those that hold one. By librdkafka the records are flushed in the commit, after the offsets: the trap
-flushes them sooner.
+POINT is where: `begun` (nothing sent), `added` (the coordinator counts our partitions to the transaction, none is
+written to), `written` (records at the broker), `offsets` (these too), `committed` (the process has not noted it yet).
+librdkafka adds and writes in one go, and after the offsets unless it is told to: the trap tells it. KIND is which
+transactions count: `any`, or `checkpoint` for those that hold one.
 """
 
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaProducer
-
 from daemon.cli.main import main
 from daemon.config import load_settings
+from daemon.transport.kafka_producer import TransactionalProducer
 from daemon.transport.kafka_sink import KafkaSink
 
 SIGNAL, POINT, KIND, COUNT = signal.Signals["SIG" + sys.argv[1]], sys.argv[2], sys.argv[3], int(sys.argv[4])
-#: Point -> method of the producer, and when it strikes, see `trapped`.
+#: Client -> point -> method of the producer, and when it strikes, see `trapped`.
 METHODS = {
     "kafka-python": {
-        "begun": ("begin_transaction", "after"),
-        "sent": ("flush", "before"),
-        "flushed": ("flush", "after"),
-        "offsets": ("send_offsets_to_transaction", "after"),
-        "committed": ("commit_transaction", "after"),
+        "begun": ("_transact", "before"),
+        "added": ("_write_records", "before"),
+        "written": ("_write_records", "after"),
+        "offsets": ("_end", "before"),
+        "committed": ("_transact", "after"),
     },
     "librdkafka": {
         "begun": ("begin_transaction", "after"),
-        "sent": ("send_offsets_to_transaction", "before"),
-        "flushed": ("send_offsets_to_transaction", "flushed"),
+        "added": ("send_offsets_to_transaction", "flushed"),
+        "written": ("send_offsets_to_transaction", "flushed"),
         "offsets": ("commit_transaction", "flushed"),
         "committed": ("commit_transaction", "after"),
     },
@@ -57,13 +56,25 @@ def counting(commit: Callable[..., None]) -> Callable[..., None]:
     return counted
 
 
+def trapped_step(step: Callable[..., Awaitable[None]], when: str) -> Callable[..., Awaitable[None]]:
+    """Strike before or after a step of our producer, if the trap is armed."""
+
+    async def take(*arguments: Any, **named: Any) -> None:
+        if when == "before":
+            strike()
+        await step(*arguments, **named)
+        if when == "after":
+            strike()
+
+    return take
+
+
 def trapped(method: Callable[..., Any], when: str) -> Callable[..., Any]:
-    """Strike before or after a method, or before it when the records have been flushed, if the trap is armed."""
+    """Strike after a method of librdkafka's, or before it when the records have been flushed, if the trap is armed."""
 
     def call(*arguments: Any, **named: Any) -> Any:
         if when == "flushed":
             arguments[0].flush()
-        if when != "after":
             strike()
         result = method(*arguments, **named)
         if when == "after":
@@ -91,7 +102,7 @@ def plant(client: str) -> None:
         librd_sink.Producer = type("Trapped", (librd_sink.Producer,), {name: method})
         librd_sink.LibrdSink.commit = counting(librd_sink.LibrdSink.commit)  # type: ignore[method-assign]
     else:
-        setattr(KafkaProducer, name, trapped(getattr(KafkaProducer, name), when))
+        setattr(TransactionalProducer, name, trapped_step(getattr(TransactionalProducer, name), when))
         KafkaSink.commit = counting(KafkaSink.commit)  # type: ignore[method-assign]
 
 

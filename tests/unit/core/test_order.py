@@ -3,7 +3,7 @@
 import pytest
 
 from daemon.core.features import FeatureTable
-from daemon.core.instrument import Instrument
+from daemon.core.instrument import FIELDS, Instrument
 from daemon.core.intake import Intake, OrderLimits
 from daemon.core.sessions import Gap, Never, Rule, Rules
 from schemas import Reason, Rejected, ResetCause, Tick
@@ -36,7 +36,7 @@ class Past:
 
 
 def facts(instrument: Instrument) -> dict[str, object]:
-    return {name: getattr(instrument, name) for name in instrument.__slots__} | {"cells": list(instrument.cells)}
+    return {name: getattr(instrument, name) for name in FIELDS} | {"cells": list(instrument.cells)}
 
 
 def test_equal_times_are_accepted_and_older_ones_are_late():

@@ -80,12 +80,13 @@ def test_a_session_drops_what_is_pending_and_keeps_what_was_learned() -> None:
     made = pipeline(model(outputs=KNOWN), scores=True)
     run(made, ticks(504, session="a"))
     kept = made.held(0, "A").scores
-    assert all(kept.pending)
-    learned = [track.count for track in kept.tracks]
+    columns = range(len(KNOWN))
+    assert all(kept.waiting(column) for column in columns)
+    learned = [kept.track(column) for column in columns]
     (first,) = payloads(made.advance(records([raw(600, price=100.0, session="b")], start=504)))
     assert first["reset"] == ResetCause.SESSION
-    assert not any(kept.pending)
-    assert [track.count for track in kept.tracks] == learned
+    assert not any(kept.waiting(column) for column in columns)
+    assert [kept.track(column) for column in columns] == learned
     later = [made.advance(records([raw(601 + n, price=200.0, session="b")], start=505 + n)) for n in range(60)]
     assert {score.id for score in scores(later)} <= {f"ticks-0-{offset}" for offset in range(504, 565)}
 
@@ -152,8 +153,7 @@ def test_no_horizon_has_more_forecasts_waiting_than_there_is_room_for(horizon: i
     made = pipeline(model(outputs=[Output(horizon, scale=1e-4, residual_variance=1.0)]))
     for at in range(0, 2000, 100):
         made.advance(records(ticks(100, start=at), start=at))
-        (waiting,) = made.held(0, "A").scores.pending
-        assert len(waiting) <= PENDING_MAX
+        assert len(made.held(0, "A").scores.waiting(0)) <= PENDING_MAX
     assert stride(horizon) <= STRIDE_MAX
 
 
@@ -165,8 +165,8 @@ def test_a_snapshot_of_the_default_model_stays_under_4_kib() -> None:
     for n, tick in enumerate(ticks(150, "X" * 64, session="2024-08-08")):
         made.advance(records([tick], start=n))
         (message,) = made.checkpoint(0, "0123456789ab", n + 1)
-        waiting = unpack(decode("X", message.value).instrument.packed_scores).pending
-        sizes[sum(map(len, waiting))] = len(message.value)
+        kept = unpack(decode("X", message.value).instrument.packed_scores)
+        sizes[sum(len(kept.waiting(column)) for column in range(len(KNOWN)))] = len(message.value)
     assert len(FeatureTable(columns, 1e-4).start) > 30
     assert max(sizes) == 1 + 1 + 2 + 7
     assert 2500 < max(sizes.values()) < 4096

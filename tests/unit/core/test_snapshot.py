@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import astuple
 from typing import Any
 
 import numpy as np
 import pytest
 
-from daemon.core.instrument import NEVER, Instrument
+from daemon.core.instrument import FIELDS, NEVER, Instrument
 from daemon.core.intervals import Track
-from daemon.core.kept_scores import Pending, Scores, unpack
+from daemon.core.kept_scores import Pending, Scores, pack_pending, pack_track, unpack
 from daemon.core.snapshot import MAGIC, Snapshot, SnapshotError, decode, encode, encode_reset
 from schemas import ResetCause
 
@@ -94,13 +93,14 @@ def instrument(cells: tuple[float, ...] = (1e-8, -2.5), **facts: Any) -> Instrum
 
 def bits(snapshot: Snapshot) -> dict[str, Any]:
     """Return all that a snapshot says, floats by their bits, so that NaN equals itself and -0.0 is not 0.0."""
-    names = sorted(set(Instrument.__slots__) - {"slot", "batch", "chain", "cells", "scores", "packed_scores"})
+    names = sorted(set(FIELDS) - {"slot", "cells", "scores", "packed_scores"})
     facts = {name: _bits(getattr(snapshot.instrument, name)) for name in names}
     packed = snapshot.instrument.packed_scores
     scores = snapshot.instrument.scores or (unpack(packed) if packed else None)
     if scores is not None:
-        facts["tracks"] = [tuple(map(_bits, astuple(track))) for track in scores.tracks]
-        facts["waiting"] = [[tuple(map(_bits, each)) for each in waiting] for waiting in scores.pending]
+        columns = range(len(scores.horizons))
+        facts["tracks"] = [tuple(map(_bits, scores.track(column))) for column in columns]
+        facts["waiting"] = [[tuple(map(_bits, each)) for each in scores.waiting(column)] for column in columns]
     cells = struct.pack(f"<{len(snapshot.instrument.cells)}d", *snapshot.instrument.cells)
     state = (snapshot.state.dtype, snapshot.state.tobytes())
     return {**facts, "cells": cells, "state": state, "at": (snapshot.revision, snapshot.next_offset)}
@@ -125,7 +125,7 @@ def checksummed(content: bytes, version: int = 1) -> bytes:
 def golden_scores() -> Scores:
     track = Track(1.5, -0.5, 0.25, -2.0, 4.0, 0.75, 12.0)
     pending = Pending(50, 98, 1704207600000000001, 100.0, 100.5, 4.5, 2.0, float("-inf"), float("inf"), 1.0)
-    return Scores([track, track], [[], [pending]])
+    return Scores([pack_track(*track), pack_track(*track) + pack_pending(*pending)])
 
 
 def golden_instrument() -> Instrument:
@@ -157,12 +157,13 @@ def test_format_2_is_read_for_ever_and_is_what_is_written() -> None:
 def test_scores_are_kept_by_their_bits() -> None:
     track = Track(float("nan"), -0.0, 5e-324, float("inf"), 1e-24, 0.5, 2.0**60)
     pending = Pending(I64_MAX, I64_MIN, 0, 1.0, -0.0, 3.0, 5e-324, float("-inf"), float("inf"), 1.0)
-    for waiting in ([], [pending], [pending] * 8):
-        there_and_back(instrument(scores=Scores([track, track], [list(waiting), []])))
+    for count in (0, 1, 8):
+        packed = [pack_track(*track) + count * pack_pending(*pending), pack_track(*track)]
+        there_and_back(instrument(scores=Scores(packed)))
 
 
 def test_scores_that_hold_nothing_yet_and_none_are_not_told_apart() -> None:
-    assert not decode("A", encode(REVISION, 1, instrument(scores=Scores([], [])), b"")).instrument.packed_scores
+    assert not decode("A", encode(REVISION, 1, instrument(scores=Scores([])), b"")).instrument.packed_scores
 
 
 def test_scores_that_nobody_looked_at_are_written_again_as_they_were() -> None:
@@ -219,11 +220,10 @@ def test_the_largest_model_that_fits_is_kept() -> None:
     there_and_back(instrument(tuple(map(float, range(1, 500)))), np.arange(65535, dtype=np.float32).tobytes())
 
 
-def test_what_is_read_has_no_slot_and_no_part_in_a_batch() -> None:
+def test_what_is_read_has_no_slot() -> None:
     made = instrument()
-    made.batch, made.chain = 12, 34
-    found = decode("A", encode(REVISION, 41, made, b"")).instrument
-    assert (found.slot, found.batch, found.chain) == (-1, -1, -1)
+    made.slot = 12
+    assert decode("A", encode(REVISION, 41, made, b"")).instrument.slot == -1
 
 
 @pytest.mark.parametrize("cause", ResetCause)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from daemon.core.table import FIRST_CAPACITY, Partition, StateTable
+from daemon.core.table import FIRST_CAPACITY, GROWTH_ROWS_MAX, Partition, StateTable
 from schemas import ResetCause
 from tests.ticks import newcomer, payloads, pipeline, raw, records
 
@@ -26,6 +26,15 @@ def test_growing_keeps_what_stands_in_the_rows():
     assert table.used_count == FIRST_CAPACITY + 1
 
 
+def test_a_large_table_grows_in_small_pieces_and_keeps_what_stands_in_the_rows():
+    table, count = StateTable(INITIAL), 2 * GROWTH_ROWS_MAX + 1
+    states = np.arange(3 * count, dtype=np.float32).reshape(-1, 3)
+    slots = table.take_all(list(states))
+    assert len(set(slots)) == count == table.used_count
+    assert (table.gather(np.array(slots)) == states).all()
+    assert len(table._rows) - count < GROWTH_ROWS_MAX  # not twice as many as are needed
+
+
 def test_a_released_slot_comes_back_clean():
     table = StateTable(INITIAL)
     slot = table.take()
@@ -46,6 +55,15 @@ def test_gathered_rows_are_copies_and_minus_one_is_the_initial_state():
     assert table.gather(slots).tolist() == [[9, 9, 9], [1, 2, 3]]
 
 
+def test_what_is_written_to_minus_one_goes_nowhere():
+    table = StateTable(INITIAL)
+    slots = np.array([table.take() for _ in range(FIRST_CAPACITY)])
+    states = np.arange(9, dtype=np.float32).reshape(-1, 3)
+    table.scatter(np.array([slots[1], -1, slots[0]]), states)
+    assert table.gather(slots[:2]).tolist() == [states[2].tolist(), states[0].tolist()]
+    assert (table.gather(slots[2:]) == INITIAL).all()
+
+
 def test_the_least_recently_accepted_instrument_gives_way():
     partition = Partition(2, ResetCause.FIRST)
     a, b, c = (newcomer(name=name) for name in "ABC")
@@ -54,6 +72,14 @@ def test_the_least_recently_accepted_instrument_gives_way():
     assert partition.get("B") is None
     assert list(partition) == [a, c]
     assert len(partition) == 2
+
+
+def test_who_looks_gets_the_most_recently_accepted_of_every_partition():
+    made = pipeline(partitions=(0, 1))
+    made.advance([*records([raw(n, each) for n, each in enumerate("ABCB")]), *records([raw(0, "D")], partition=1)])
+    assert [each.name for each in made.instruments(1000)] == ["B", "C", "A", "D"]
+    assert [each.name for each in made.instruments(3)] == ["B", "C", "D"]
+    assert pipeline(partitions=()).instruments(3) == []
 
 
 def test_an_evicted_instrument_starts_anew_and_its_slot_is_used_again():

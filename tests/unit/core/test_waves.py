@@ -6,48 +6,35 @@ import numpy as np
 import pytest
 
 from daemon.core.step import scan_waves
-from daemon.core.waves import Planner
+from daemon.core.waves import Plan, plan
 from tests.steps import RandomStep
-from tests.ticks import newcomer
 
 STEP = RandomStep(3, 2, seed=5)
 
 
-def planned(rows: str) -> tuple[Planner, dict]:
+def planned(rows: str) -> Plan:
     """Plan rows given as instruments; a capital letter resets its instrument. Slots are 0, 1 ... for a, b ..."""
-    planner, instruments = Planner(batch=7), {}
-    for letter in rows:
-        instrument = instruments.setdefault(letter.lower(), newcomer())
-        instrument.slot = ord(letter.lower()) - ord("a")
-        planner.add(instrument, reset=letter.isupper())
-    return planner, instruments
+    return plan(np.array([ord(row.lower()) - ord("a") for row in rows]), np.array([row.isupper() for row in rows]))
 
 
-def test_the_kth_tick_of_a_chain_goes_into_wave_k():
-    planner, _ = planned("aababc")
-    order, waves = planner.plan()
-    assert waves.bounds == (0, 3, 5, 6)
-    assert order.tolist() == [0, 2, 5, 1, 4, 3]  # log order within a wave
+def test_the_kth_tick_of_a_chain_goes_into_wave_k_and_the_longest_chain_first():
+    made = planned("babbac")
+    assert made.waves.bounds == (0, 3, 5, 6)
+    assert made.order.tolist() == [0, 1, 5, 2, 4, 3]
+    assert made.chain.tolist() == [0, 1, 0, 0, 1, 2]
+    assert made.waves.final.tolist() == [5, 4, 2]
 
 
 def test_a_reset_begins_a_chain_of_its_own_in_the_first_wave():
-    planner, instruments = planned("aaAa")
-    order, waves = planner.plan()
-    assert waves.bounds == (0, 2, 4)
-    assert order.tolist() == [0, 2, 1, 3]
-    assert planner.start_slots.tolist() == [0, -1]
-    slots, chains = planner.ends()
-    assert (slots.tolist(), chains.tolist()) == ([0], [1])  # the later chain's state is kept
-    assert planner.is_last_chain(instruments["a"], 1)
-    assert not planner.is_last_chain(instruments["a"], 0)
+    made = planned("aaAaa")
+    assert made.waves.bounds == (0, 2, 4, 5)
+    assert made.order.tolist() == [2, 0, 3, 1, 4]
+    assert made.start_slots.tolist() == [-1, 0]
+    assert made.end_slots.tolist() == [0, -1]  # the later chain's state is kept
 
 
-def test_marks_of_an_earlier_batch_do_not_count():
-    _, instruments = planned("ab")
-    second = Planner(batch=8)
-    second.add(instruments["b"], reset=False)
-    assert second.start_slots.tolist() == [1]
-    assert second.chain_of_row == [0]
+def test_a_wave_goes_on_from_the_same_places_of_the_one_before():
+    assert planned("abcaba").waves.source(3).tolist() == [0, 1, 2, 3, 4, 6]
 
 
 @pytest.mark.parametrize("rows", ["a", "aaaa", "abcdef", "aabbAAbbaB", "AbAbAbcCcaB", "aAAAa" * 5 + "bcb"])
@@ -64,15 +51,16 @@ def test_running_the_waves_equals_running_the_rows_one_after_another(rows):
         expected.append(y[0])
         states[letter.lower()] = after[0]
 
-    planner, _ = planned(rows)
-    order, waves = planner.plan()
-    slots = planner.start_slots
+    made = planned(rows)
+    slots = made.start_slots
     begin = np.where(slots[:, None] < 0, STEP.initial_state, start[slots])
-    y, final, finite = scan_waves(STEP, x[order], begin, waves)
-    assert y.tobytes() == np.array(expected)[order].tobytes()
+    y, final, finite = scan_waves(STEP, x[made.order], begin, made.waves)
+    assert y.tobytes() == np.array(expected)[made.order].tobytes()
     assert finite.all()
-    for slot, chain in zip(*planner.ends(), strict=True):
-        assert final[chain].tobytes() == states[chr(ord("a") + slot)].tobytes()
+    kept = [slot for slot in made.end_slots.tolist() if slot >= 0]
+    assert sorted(kept) == sorted({ord(row.lower()) - ord("a") for row in rows})
+    for slot, state in zip(made.end_slots, final, strict=True):
+        assert slot < 0 or state.tobytes() == states[chr(ord("a") + slot)].tobytes()
 
 
 class Mute(RandomStep):
@@ -84,12 +72,11 @@ class Mute(RandomStep):
 
 
 def test_a_row_is_finite_only_if_its_output_and_its_state_are():
-    planner, _ = planned("abc")
-    order, waves = planner.plan()
+    made = planned("abc")
     x = np.zeros((3, 3), np.float32)
     x[1] = np.inf
     start = np.zeros((3, STEP.state_size), np.float32)
     start[2, -1] = np.nan
-    y, _, finite = scan_waves(Mute(3, 2), x[order], start, waves)
+    y, _, finite = scan_waves(Mute(3, 2), x[made.order], start, made.waves)
     assert np.isfinite(y).all(axis=1).tolist() == [True, False, True]
     assert finite.tolist() == [True, False, False]
