@@ -13,7 +13,6 @@ from typing import Any
 import psutil
 import pytest
 from kafka.net.manager import KafkaConnectionManager
-from tests.integration.interrupted import wait_for_end
 
 from daemon.core.records import Message
 from daemon.dev.broker import Broker, start_broker
@@ -23,6 +22,7 @@ from daemon.transport.port import Outgoing
 from tests.contract.members import forecast, owning, settled
 from tests.contract.worlds import KafkaWorld, real_world
 from tests.integration.freezing import be_impatient, freeze, seconds_of
+from tests.integration.interrupted import wait_for_end
 
 pytestmark = pytest.mark.kafka
 
