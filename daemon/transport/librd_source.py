@@ -134,6 +134,8 @@ class LibrdSource:
             records = self._take(min(max(left, 0.0), SLICE_SECONDS), max_records)
             if records or self._changes.pending or left <= 0:
                 break
+        if self._changes.pending:
+            self._note_member_id()
         changed = self._changes.take()
         return Polled(records, changed.revoked, changed.lost, changed.assigned)
 
@@ -305,7 +307,6 @@ class LibrdSource:
     def _on_assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         consumer.incremental_assign([])  # nothing yet; without any call librdkafka would take them all itself
         self._joined = True
-        self._note_member_id()
         self.round += 1
         self._owned.update(numbers(partitions))
         self._changes.note_assigned(partitions)
@@ -322,7 +323,10 @@ class LibrdSource:
         self._changes.note_gone(partitions, "lost")
 
     def _note_member_id(self) -> bool:
-        """Note what the client is called in the group; return whether it has a name there now."""
+        """Note what the client is called in the group; return whether it has a name there now.
+
+        Not from a callback: one inside `close` waited for ever, and held the interpreter's lock meanwhile (measured).
+        """
         member_id = self._consumer.memberid()
         if member_id and member_id not in self._member_ids:
             self._member_ids.append(member_id)

@@ -9,7 +9,6 @@ from threading import Timer
 
 import psutil
 import pytest
-from tests.integration.interrupted import Interrupted, wait_for_end
 
 from daemon.dev.broker import Broker, start_broker
 from daemon.errors import TransactionFailed
@@ -17,6 +16,7 @@ from daemon.transport.port import Outgoing
 from tests.contract.members import forecast, owning, settled
 from tests.contract.worlds import KafkaWorld, real_world
 from tests.integration.freezing import DELIVERY_SECONDS, be_impatient, freeze, seconds_of
+from tests.integration.interrupted import Interrupted, wait_for_end
 
 pytestmark = pytest.mark.kafka
 
