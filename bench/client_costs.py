@@ -20,7 +20,7 @@ import psutil
 from bench.checkpoints import NONE, batch_end
 from bench.feed import Mix, quotes
 from bench.recovery import resident
-from bench.rig import PARTITIONS, Rig, bench_bundle, machine, median, rig
+from bench.rig import CLIENTS, PARTITIONS, Rig, bench_bundle, machine, median, rig
 from daemon.dev.child import ChildDaemon
 
 INSTRUMENTS = 5000
@@ -29,7 +29,6 @@ WARM_TICKS, STEADY_TICKS = 64 * INSTRUMENTS, 100_000
 UNTIL = 0.8
 #: Every transaction holds the checkpoint of a partition: more than half a snapshot a tick.
 MANY: dict[str, Any] = {"checkpoint_ticks": 1}
-DEFAULT_CLIENT = "kafka-python"
 
 
 def measure(on: Rig, bundle: Path, client: str, rounds: int) -> dict[str, float]:
@@ -51,10 +50,7 @@ def measure(on: Rig, bundle: Path, client: str, rounds: int) -> dict[str, float]
 def run(on: Rig, name: str, bundle: Path, client: str, pipeline: dict[str, Any]) -> dict[str, float]:
     """Run a daemon over the ticks and measure the last of them."""
     topics = on.topics(name, "costs-in-ticks")
-    settings = on.settings(name, topics, bundle, **pipeline)
-    if client != DEFAULT_CLIENT:
-        settings["kafka"]["client"] = client
-    daemon = ChildDaemon(on.directory, settings, name=name).start().wait_ready()
+    daemon = on.daemon(name, topics, bundle, client=client, **pipeline).start().wait_ready()
     started = resident(daemon)["resident_mb"]
     begin = look(daemon, WARM_TICKS)
     end = look(daemon, WARM_TICKS + int(UNTIL * STEADY_TICKS))
@@ -85,7 +81,7 @@ def log_bytes(on: Rig, topic: str) -> int:
 def main() -> None:
     """Run it and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--client", default=DEFAULT_CLIENT)
+    parser.add_argument("--client", choices=CLIENTS, default=CLIENTS[0])
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, rig(Path(folder)) as on:

@@ -71,7 +71,7 @@ class Rig:
         topics: TopicSettings,
         bundle: Path,
         instance: str = "0",
-        client: str = "kafka-python",
+        client: str = CLIENTS[0],
         **pipeline: Any,
     ) -> dict[str, dict[str, Any]]:
         """Return the settings of an instance of the group `name`."""
@@ -88,16 +88,10 @@ class Rig:
         }
 
     def daemon(
-        self,
-        name: str,
-        topics: TopicSettings,
-        bundle: Path,
-        instance: str = "0",
-        client: str = "kafka-python",
-        **pipeline: Any,
+        self, name: str, topics: TopicSettings, bundle: Path, instance: str = "0", **options: Any
     ) -> ChildDaemon:
-        """Return an instance of the group `name` on these topics."""
-        settings = self.settings(name, topics, bundle, instance, client, **pipeline)
+        """Return an instance of the group `name` on these topics; `options` are those of `settings`."""
+        settings = self.settings(name, topics, bundle, instance, **options)
         return ChildDaemon(self.directory, settings, name=f"{name}-{instance}")
 
     def fill(self, topic: str, ticks: Iterable[Mapping[str, Any]]) -> int:

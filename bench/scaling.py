@@ -14,9 +14,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.client_costs import DEFAULT_CLIENT
 from bench.figures import run
-from bench.rig import machine, write_section
+from bench.rig import CLIENTS, machine, write_section
 from bench.scaling_page import SECTIONS, Found
 
 KEPT = Path(__file__).with_suffix(".json")
@@ -51,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("document", type=Path)
     parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), metavar="PART")
-    parser.add_argument("--clients", nargs="+", default=[DEFAULT_CLIENT])
+    parser.add_argument("--clients", nargs="+", choices=CLIENTS, default=CLIENTS[:1])
     options = parser.parse_args()
     kept: Found = json.loads(KEPT.read_text("utf-8")) if KEPT.exists() else {}
     for name in options.only:

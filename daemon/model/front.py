@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from daemon.core.step import Index, Waves
+from daemon.model.grid import tiles_of
 
 #: Tiles that are worked on together, over all layers: the gates of so many stay in the second cache, and the calls of
 #: numpy no longer count.
@@ -50,7 +51,7 @@ class Front:
         self._tile_rows = tile_rows
         bounds = np.array(waves.bounds)
         sizes = bounds[1:] - bounds[:-1]
-        tiles = -(-sizes // tile_rows)
+        tiles = tiles_of(sizes, tile_rows)
         at_work = tiles * tile_rows
         for rows in thin:
             at_work[sizes <= rows] = rows
@@ -123,7 +124,7 @@ class Front:
             yield Run(source + done, target + done, left * self._tile_rows, 1, first, last)
 
     def _tiles(self, rows: int) -> int:
-        return -(-rows // self._tile_rows)
+        return tiles_of(rows, self._tile_rows)
 
     @staticmethod
     def _most(layers: int) -> int:

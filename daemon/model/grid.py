@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
-from daemon.core.step import F32, Waves
+from daemon.core.step import F32, Index, Waves
+
+Rows = TypeVar("Rows", int, Index)
 
 
 def one_wave(rows: int) -> Waves:
@@ -20,7 +23,7 @@ def one_wave(rows: int) -> Waves:
     return Waves((0, rows), np.arange(rows))
 
 
-def tiles_of(rows: int, tile_rows: int) -> int:
+def tiles_of(rows: Rows, tile_rows: int) -> Rows:
     """Return the number of tiles that so many rows take."""
     return -(-rows // tile_rows)
 

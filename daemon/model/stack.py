@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from daemon.core.step import F32, Waves
 from daemon.model.cells import Cell, Parts
 from daemon.model.front import TOGETHER, Front, Run
+from daemon.model.grid import tiles_of
 
 #: Most layers of a stack: start states stand on the board once for every layer.
 LAYERS_MAX = 8
@@ -133,7 +134,7 @@ class Stack:
 
         `values` has the rows of the board.
         """
-        rows = -(-run.rows // self._tile_rows) * self._tile_rows
+        rows = tiles_of(run.rows, self._tile_rows) * self._tile_rows
         part = values[tile * self._tile_rows :][: run.times * rows]
         return part.reshape(run.times, rows, *values.shape[1:])[:, : run.rows]
 

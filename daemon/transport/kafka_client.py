@@ -13,6 +13,7 @@ from kafka.net.compat import KafkaNetClient
 from daemon.errors import AccessDenied, BrokerUnavailable, Fenced, TickcastError, TopicError
 from daemon.transport.connection import Connection
 from daemon.transport.knock import reach
+from daemon.transport.remedies import remedied
 
 _log = logging.getLogger(__name__)
 
@@ -133,13 +134,13 @@ def translate(error: Exception, doing: str) -> TickcastError:
         return error
     what = f"{doing}: {reason(error)}"
     if isinstance(error, errors.FencedInstanceIdError):
-        return Fenced(f"{what}; another process runs with our [kafka] instance_id, give each its own")
+        return remedied(Fenced, what)
     if isinstance(error, REFUSALS):
-        return AccessDenied(f"{what}; grant the right, `tickcast topics check` lists those needed")
+        return remedied(AccessDenied, what)
     if isinstance(error, TOPIC_FAULTS):
-        return TopicError(f"{what}; see `tickcast topics check`")
+        return remedied(TopicError, what)
     if isinstance(error, errors.RetriableError):
-        return BrokerUnavailable(f"{what}; is the broker well?")
+        return remedied(BrokerUnavailable, what)
     return TickcastError(what)
 
 

@@ -1,14 +1,14 @@
 """What a fetch brings, as records of ours: kafka-python's own way from its bytes costs more than twice as much.
 
 Of the 5.3 us that kafka-python 3.0.12 takes for a tick of 100 bytes, 3.1 go into objects that nobody asks for: a record
-behind properties, then a second one with thirteen fields. Here a record is a tuple of what `Record` promises, which
-takes 2.2 us. What a `read_committed` reader may see is decided as kafka-python does.
+behind properties, then a second one with thirteen fields. An `InputRecord` takes 2.2 us. What a `read_committed`
+reader may see is decided as kafka-python does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import cast
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import Fetcher
@@ -19,23 +19,11 @@ from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.legacy_records import LegacyRecordBatch
 from kafka.record.util import decode_varint
 
-from daemon.core.records import Headers
-
-
-class FetchedRecord(NamedTuple):
-    """A `Record` as it was fetched."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
+from daemon.core.records import Headers, InputRecord
 
 
 def bring_ours(consumer: KafkaConsumer) -> None:
-    """Let a consumer without deserialisers return `FetchedRecord`s."""
+    """Let a consumer without deserialisers return `InputRecord`s."""
     consumer._fetcher.PartitionRecords = _PartitionRecords
 
 
@@ -47,7 +35,7 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
 
     def _unpack_records(
         self, tp: TopicPartition, records: MemoryRecords, *deserialisers: object
-    ) -> Iterator[FetchedRecord]:
+    ) -> Iterator[InputRecord]:
         """Yield what may be seen; `next_fetch_offset` says at any time where to go on, and `drain` that all was taken.
 
         Raises
@@ -79,17 +67,17 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 return False
         return not batch.is_control_batch
 
-    def _of_old_format(self, batch: LegacyRecordBatch, tp: TopicPartition) -> Iterator[FetchedRecord]:
+    def _of_old_format(self, batch: LegacyRecordBatch, tp: TopicPartition) -> Iterator[InputRecord]:
         """Yield records that were written before Kafka 0.11, or by a client of that time."""
         for record in batch:
             if not record.validate_crc():
                 raise CorruptRecordError(f"{tp.topic}-{tp.partition} at {record.offset}")
             self.next_fetch_offset = record.offset + 1
             timestamp = -1 if record.timestamp is None else record.timestamp
-            yield FetchedRecord(tp.topic, tp.partition, record.offset, timestamp, record.key, record.value, ())
+            yield InputRecord(tp.topic, tp.partition, record.offset, timestamp, record.key, record.value, ())
 
 
-def _records(batch: DefaultRecordBatch, tp: TopicPartition) -> Iterator[FetchedRecord]:
+def _records(batch: DefaultRecordBatch, tp: TopicPartition) -> Iterator[InputRecord]:
     """Yield the records of a batch of format 2; `record_batch` says how they are written."""
     batch._maybe_uncompress()
     data, at = bytes(batch._buffer), batch._pos
@@ -111,7 +99,7 @@ def _records(batch: DefaultRecordBatch, tp: TopicPartition) -> Iterator[FetchedR
             if at != end:
                 raise CorruptRecordError(f"{topic}-{partition} at {base_offset + index}: its length is wrong")
             timestamp = base_timestamp + delay if appended is None else appended
-            yield FetchedRecord(topic, partition, base_offset + index, timestamp, key, value, headers)
+            yield InputRecord(topic, partition, base_offset + index, timestamp, key, value, headers)
     except (IndexError, ValueError) as error:
         raise CorruptRecordError(f"{topic}-{partition} from {base_offset} on: {error}") from error
     if at != len(data):

@@ -19,7 +19,6 @@ from kafka.errors import LogTruncationError, OffsetOutOfRangeError
 from kafka.structs import MemberState
 
 from daemon.core.records import Record
-from daemon.errors import TopicError
 from daemon.transport.admin_line import AdminLine
 from daemon.transport.changes import numbers
 from daemon.transport.connection import Connection
@@ -31,6 +30,7 @@ from daemon.transport.kafka_topic import METADATA_MAX_AGE_SECONDS, TopicWatch
 from daemon.transport.lane import Lane
 from daemon.transport.place import Place, orphans
 from daemon.transport.port import Polled
+from daemon.transport.remedies import missing
 
 _log = logging.getLogger(__name__)
 
@@ -238,7 +238,7 @@ class KafkaSource:
             lane.close()
         if not known:
             self.close(leave=False)
-            raise TopicError(f"the topic {self._topic} does not exist; `tickcast topics create` makes it")
+            raise missing(self._topic)
 
     def _close_consumer(self) -> None:
         self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_SECONDS * 1000)

@@ -22,6 +22,7 @@ from daemon.errors import Fenced, TopicError
 from daemon.transport.connection import Connection
 from daemon.transport.kafka_client import connect, let_go, reason, translate
 from daemon.transport.lane import Lane
+from daemon.transport.remedies import remedied
 
 _log = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ class Transaction:
                 topic, message.value, message.key, list(message.headers), partition=message.partition
             )
         except (ValueError, KafkaTimeoutError, AssertionError) as error:
-            raise TopicError(f"cannot write to {topic}: {reason(error)}; see `tickcast topics check`") from error
+            raise remedied(TopicError, f"cannot write to {topic}: {reason(error)}") from error
         self._futures.append(future)
 
     def flush(self) -> None:

@@ -23,6 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from daemon.errors import AccessDenied, BrokerUnavailable, Fenced, TickcastError, TopicError
 from daemon.transport.connection import RECONNECT_BACKOFF_MAX_MS, Connection
+from daemon.transport.remedies import remedied
 
 _log = logging.getLogger("librdkafka")
 
@@ -160,13 +161,13 @@ def translate(error: BaseException, doing: str) -> TickcastError:
     found: KafkaError = error.args[0]
     code, what = found.code(), f"{doing}: {reason(found)}"
     if code == KafkaError.FENCED_INSTANCE_ID or (code == KafkaError._FATAL and FENCED in what):
-        return Fenced(f"{what}; another process runs with our [kafka] instance_id, give each its own")
+        return remedied(Fenced, what)
     if code in REFUSALS:
-        return AccessDenied(f"{what}; grant the right, `tickcast topics check` lists those needed")
+        return remedied(AccessDenied, what)
     if code in TOPIC_FAULTS:
-        return TopicError(f"{what}; see `tickcast topics check`")
+        return remedied(TopicError, what)
     if code in AWAY or found.retriable():
-        return BrokerUnavailable(f"{what}; is the broker well?")
+        return remedied(BrokerUnavailable, what)
     return TickcastError(what)
 
 

@@ -1,4 +1,4 @@
-"""How we read with librdkafka, and our records of its messages."""
+"""How we read with librdkafka, and our records of its messages: every field of theirs costs a call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError
 
-from daemon.core.records import Headers
+from daemon.core.records import InputRecord
 
 #: How every consumer of ours reads: what is committed, checked, from positions that are set here, with offsets that
 #: only transactions commit. Each default is wrong for us.
@@ -28,22 +28,10 @@ READING: Mapping[str, Any] = {
 }
 
 
-class Fetched(NamedTuple):
-    """A `Record`: a copy of a librdkafka message, whose every field costs a call."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-
-
 class Taken(NamedTuple):
     """What one look into librdkafka's queue brought."""
 
-    records: list[Fetched]
+    records: list[InputRecord]
     #: Where each partition that brought something goes on.
     next_offsets: dict[int, int]
     errors: list[KafkaError]
@@ -56,7 +44,7 @@ def take(consumer: Consumer, topic: str, timeout_seconds: float, max_records: in
     """
     first = consumer.poll(timeout_seconds)
     messages = [] if first is None else [first, *consumer.consume(max_records - 1, 0)]
-    records: list[Fetched] = []
+    records: list[InputRecord] = []
     next_offsets: dict[int, int] = {}
     errors: list[KafkaError] = []
     for message in messages:
@@ -64,7 +52,7 @@ def take(consumer: Consumer, topic: str, timeout_seconds: float, max_records: in
         if error is None:
             next_offsets[partition] = offset + 1
             key, value, headers = message.key(), message.value(), message.headers() or ()
-            records.append(Fetched(topic, partition, offset, message.timestamp()[1], key, value, headers))
+            records.append(InputRecord(topic, partition, offset, message.timestamp()[1], key, value, headers))
         elif error.code() == KafkaError._PARTITION_EOF:
             next_offsets[partition] = offset
         else:

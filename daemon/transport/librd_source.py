@@ -21,7 +21,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from kafka import TopicPartition as KafkaPartition
 from kafka.protocol.consumer import IsolationLevel
 
-from daemon.errors import BrokerUnavailable, Fenced, TickcastError, TopicError
+from daemon.core.records import InputRecord
+from daemon.errors import BrokerUnavailable, Fenced, TickcastError
 from daemon.transport.admin_line import AdminLine
 from daemon.transport.changes import Changes, numbers
 from daemon.transport.connection import Connection
@@ -33,9 +34,10 @@ from daemon.transport.kafka_topic import METADATA_MAX_AGE_SECONDS, SHORT_SECONDS
 from daemon.transport.knock import reach
 from daemon.transport.lane import Lane
 from daemon.transport.librd_client import AWAY, ClientLog, Password, client_options, reason, translate
-from daemon.transport.librd_records import READING, Fetched, take
+from daemon.transport.librd_records import READING, take
 from daemon.transport.place import Place, orphans
 from daemon.transport.port import Polled
+from daemon.transport.remedies import missing
 
 _log = logging.getLogger(__name__)
 
@@ -244,7 +246,7 @@ class LibrdSource:
 
     # --- records ------------------------------------------------------------------------------------------------------
 
-    def _take(self, timeout_seconds: float, max_records: int) -> list[Fetched]:
+    def _take(self, timeout_seconds: float, max_records: int) -> list[InputRecord]:
         """Take what has been fetched, and move the positions behind it."""
         try:
             records, next_offsets, errors = take(self._consumer, self._topic, timeout_seconds, max_records)
@@ -352,17 +354,17 @@ class LibrdSource:
         )
         if found is None:
             self.close(leave=False)
-            raise TopicError(f"the topic {self._topic} does not exist; `tickcast topics create` makes it")
+            raise missing(self._topic)
         return found
 
-    def _check_topic(self, records: list[Fetched]) -> None:
+    def _check_topic(self, records: list[InputRecord]) -> None:
         """Raise if the client fetches, or is about to, from another topic than the one that was there at start."""
         told = self._client_log.topic_ids.get(self._topic, ())
         for topic_id in told:
             self._identity.require(topic_id)
         if records and not told:
             raise TickcastError(
-                "librdkafka does not tell what topic it reads; install a version that fits: 2.11 to 2.x"
+                "librdkafka does not tell what topic it reads; install a version that fits: confluent-kafka 2.16 to 2.x"
             )
 
     def _end(self, partition: int) -> int:

@@ -2,54 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import confluent_kafka
-import pytest
 
 from daemon.core.records import Message
 from daemon.transport.connection import transactional_id
 from daemon.transport.librd_reader import LibrdReader
 from daemon.transport.librd_sink import LibrdSink
 from daemon.transport.librd_source import LibrdSource, Membership
-from daemon.transport.port import Reader, Sink, Source
+from daemon.transport.port import Reader
 from tests.contract.worlds import End, KafkaWorld, end_transaction
 
 
 class LibrdWorld(KafkaWorld):
     """The same broker by librdkafka; only what is under test, and what takes a membership of it, is another."""
 
-    producer_class = confluent_kafka.Producer
     adapter = "librd"
-
-    def source(self, instance: str = "0") -> Source:
-        source = LibrdSource(
-            self._connection, topic=self.topics.ticks, group_id=self.group, instance_id=instance, timeout_seconds=20
-        )
-        self._close.append(lambda: source.close(leave=True))
-        return source
-
-    def sink(self, instance: str = "0") -> Sink:
-        sink = LibrdSink(
-            self._connection,
-            topics=self.written,
-            ticks_topic=self.topics.ticks,
-            group_id=self.group,
-            instance_id=instance,
-            timeout_seconds=20,
-        )
-        self._close.append(sink.close)
-        return sink
+    source_class = LibrdSource
+    sink_class = LibrdSink
 
     def reader(self, timeout_seconds: float = 5) -> Reader:
         reader = LibrdReader(self._connection, self.read_back, group_id=self.group, timeout_seconds=timeout_seconds)
         self._close.append(reader.close)
         return reader
-
-    def patch_producer(self, monkeypatch: pytest.MonkeyPatch, name: str, method: Callable[..., object]) -> None:
-        patched = type("Patched", (self.producer_class,), {name: method})
-        monkeypatch.setattr("daemon.transport.librd_sink.Producer", patched)
 
     def hang(self, instance: str, message: Message, offsets: dict[int, int], group_metadata: object) -> End:
         assert isinstance(group_metadata, Membership)

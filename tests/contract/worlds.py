@@ -140,10 +140,10 @@ class MemoryWorld:
 class KafkaWorld:
     """A real broker; topics and group are the test's own."""
 
-    #: What the sink writes with.
-    producer_class: Any = KafkaProducer
     #: How the modules of the client begin.
     adapter = "kafka"
+    source_class: Callable[..., Source] = KafkaSource
+    sink_class: Callable[..., Sink] = KafkaSink
 
     def __init__(self, bootstrap: str) -> None:
         self._connection = Connection(bootstrap)
@@ -158,14 +158,14 @@ class KafkaWorld:
         self._close: list[Callable[[], None]] = []
 
     def source(self, instance: str = "0") -> Source:
-        source = KafkaSource(
+        source = self.source_class(
             self._connection, topic=self.topics.ticks, group_id=self.group, instance_id=instance, timeout_seconds=20
         )
         self._close.append(lambda: source.close(leave=True))
         return source
 
     def sink(self, instance: str = "0") -> Sink:
-        sink = KafkaSink(
+        sink = self.sink_class(
             self._connection,
             topics=self.written,
             ticks_topic=self.topics.ticks,
@@ -249,10 +249,6 @@ class KafkaWorld:
         """Set bounds of the sinks or sources to be built."""
         for name, seconds in bounds.items():
             monkeypatch.setattr(f"daemon.transport.{self.adapter}_{part}.{name}", seconds)
-
-    def patch_producer(self, monkeypatch: pytest.MonkeyPatch, name: str, method: Callable[..., object]) -> None:
-        """Put a method in the place of the producer's own, for all sinks to be opened."""
-        monkeypatch.setattr(KafkaProducer, name, method)
 
     def close(self) -> None:
         for close in reversed(self._close):

@@ -1,4 +1,4 @@
-"""A broker that stands still, and patience that is short enough for it."""
+"""A broker that stands still."""
 
 from __future__ import annotations
 
@@ -9,29 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import pytest
 
 from daemon.dev.broker import Broker
-from tests.contract.worlds import KafkaWorld
 
-#: By librdkafka a record may wait so long; ours waits as long as its transaction.
+#: How long a record may wait by librdkafka where its patience is short; ours waits as long as its transaction.
 DELIVERY_SECONDS = 1.5
-
-
-def be_impatient(world: KafkaWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set bounds of a second or two instead of ten."""
-    delivery = {} if world.adapter == "kafka" else {"DELIVERY_TIMEOUT_SECONDS": DELIVERY_SECONDS}
-    world.patch(
-        monkeypatch,
-        "sink",
-        TRANSACTION_TIMEOUT_SECONDS=3.0,
-        REQUEST_TIMEOUT_SECONDS=1.0,
-        ABORT_TIMEOUT_SECONDS=1.0,
-        CLOSE_TIMEOUT_SECONDS=1.0,
-        **delivery,
-    )
-    world.patch(monkeypatch, "source", REQUEST_TIMEOUT_SECONDS=1.0, CLOSE_TIMEOUT_SECONDS=1.0)
-    monkeypatch.setattr("daemon.transport.place.REQUEST_TIMEOUT_SECONDS", 1.0)
 
 
 def freeze(broker: Broker) -> None:

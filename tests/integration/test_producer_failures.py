@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,26 +14,21 @@ import psutil
 import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import RetriableError
 from kafka.net.manager import KafkaConnectionManager
 
 from daemon.core.records import Message
 from daemon.dev.broker import Broker, start_broker
 from daemon.errors import TransactionFailed
+from daemon.transport.kafka_nodes import Nodes
 from daemon.transport.kafka_producer import TransactionalProducer
 from daemon.transport.port import Outgoing
 from tests.contract.members import forecast, owning, settled
 from tests.contract.worlds import KafkaWorld, real_world
-from tests.integration.freezing import be_impatient, freeze, seconds_of
+from tests.integration.freezing import freeze, seconds_of
 from tests.integration.interrupted import wait_for_end
 
 pytestmark = pytest.mark.kafka
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker that only these tests use, since they freeze it."""
-    with start_broker(None, Path(tmp_path_factory.mktemp("kafka"))) as broker:
-        yield broker
 
 
 @pytest.fixture
@@ -45,12 +39,6 @@ def world(broker: Broker) -> Iterator[KafkaWorld]:
     world.close()
 
 
-@pytest.fixture
-def impatient(world: KafkaWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bounds of a second or two instead of ten."""
-    be_impatient(world, monkeypatch)
-
-
 TRANSACTIONAL = {
     *("AddPartitionsToTxnRequest", "ProduceRequest", "AddOffsetsToTxnRequest", "TxnOffsetCommitRequest"),
     "EndTxnRequest",
@@ -59,19 +47,20 @@ STEPS = ["_add_partitions", "_write_records", "_add_group", "_write_offsets", "_
 
 
 @contextmanager
-def freezing_at(step: str, broker: Broker) -> Iterator[threading.Event]:
-    """Let the broker stand still before a step of the next transaction; the event says that it does."""
-    original, frozen = getattr(TransactionalProducer, step), threading.Event()
+def freezing_at(step: str, broker: Broker) -> Iterator[None]:
+    """Let the broker stand still before a step of the next transaction."""
+    original, healthy = getattr(TransactionalProducer, step), True
 
     async def freeze_then_go_on(*arguments: object, **named: object) -> None:
-        if not frozen.is_set():
+        nonlocal healthy
+        if healthy:
             freeze(broker)
-            frozen.set()
+            healthy = False
         await original(*arguments, **named)
 
     setattr(TransactionalProducer, step, freeze_then_go_on)
     try:
-        yield frozen
+        yield
     finally:
         setattr(TransactionalProducer, step, original)
         psutil.Process(broker.pid).send_signal(signal.SIGCONT)
@@ -86,17 +75,21 @@ def test_what_is_not_answered_in_time_is_sent_again_and_counts_once(
     both = Outgoing({"forecasts": [Message(0, b"key", b"a"), Message(1, b"key", b"b")]})
     source, sink = owning(world.source()).source, world.sink()
     sink.open()
-    with freezing_at(step, broker) as frozen:
+    ask, lost = Nodes.ask, []
 
-        def thaw() -> None:
-            frozen.wait(60)
-            time.sleep(2.5)  # two requests have been given up by then
-            psutil.Process(broker.pid).send_signal(signal.SIGCONT)
+    async def ask_and_thaw(*arguments: Any) -> Any:
+        try:
+            return await ask(*arguments)
+        except RetriableError as error:
+            lost.append(error)
+            if len(lost) == 2:
+                psutil.Process(broker.pid).send_signal(signal.SIGCONT)
+            raise
 
-        thawing = threading.Thread(target=thaw)
-        thawing.start()
+    monkeypatch.setattr(Nodes, "ask", ask_and_thaw)
+    with freezing_at(step, broker):
         sink.commit(both, {0: 1}, source.group_metadata())
-        thawing.join()
+    assert len(lost) >= 2
     sink.commit(forecast("d"), {0: 2}, source.group_metadata())
     assert [record.value for record in world.read("forecasts")] == [b"a", b"d", b"b"]
     assert settled(source, [0]) == {0: 2}

@@ -18,7 +18,7 @@ from daemon.transport.kafka_sink import KafkaSink
 from daemon.transport.kafka_source import KafkaSource
 from tests.contract.members import Member, forecast, owning, settled, ticks, turn_until
 from tests.contract.worlds import CLIENTS, KafkaWorld, real_world
-from tests.integration.freezing import be_impatient, frozen, seconds_of
+from tests.integration.freezing import frozen, seconds_of
 
 pytestmark = pytest.mark.kafka
 
@@ -42,12 +42,6 @@ def world(broker: Broker, request: pytest.FixtureRequest) -> Iterator[KafkaWorld
     world = real_world(request.param, broker.bootstrap)
     yield world
     world.close()
-
-
-@pytest.fixture
-def impatient(world: KafkaWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bounds of a second or two instead of ten."""
-    be_impatient(world, monkeypatch)
 
 
 @pytest.mark.usefixtures("impatient")

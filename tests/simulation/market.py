@@ -46,7 +46,7 @@ def draw(random: Random) -> list[InputRecord]:
 
 
 def _without_seq(record: InputRecord) -> InputRecord:
-    return replace(record, value=re.sub(rb'"seq": \d+, ', b"", record.value or b""))
+    return record._replace(value=re.sub(rb'"seq": \d+, ', b"", record.value or b""))
 
 
 def pipeline(revision: str, instruments_max: int) -> Pipeline:

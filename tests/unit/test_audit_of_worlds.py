@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from random import Random
 
 import pytest
@@ -45,7 +44,7 @@ class Forged:
     def _forge(self, record: InputRecord) -> InputRecord:
         if (record.partition, record.offset) != self._place:
             return record
-        return replace(record, value=(record.value or b"")[:-1] + b" }")
+        return record._replace(value=(record.value or b"")[:-1] + b" }")
 
 
 def setting(world: World, partition: int, exported: Stored | None = None) -> Setting:

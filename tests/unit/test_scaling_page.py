@@ -11,7 +11,6 @@ from bench.scaling import KEPT
 from bench.scaling_page import SECTIONS, Found, costs_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
-measured = pytest.mark.skipif(not KEPT.exists(), reason="measured by hand: python -m bench.scaling docs/scaling.md")
 
 
 def size(instruments: int, against_few: float) -> Found:
@@ -79,7 +78,6 @@ def test_a_section_says_what_it_was_given(name: str, said: list[str]) -> None:
     assert [each for each in said if each not in text] == []
 
 
-@measured
 @pytest.mark.parametrize("name", SECTIONS)
 def test_the_page_is_what_was_measured(name: str) -> None:
     """`python -m bench.scaling docs/scaling.md --only` writes it anew from what is kept."""

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from daemon.doctor.finding import Check, Measurement, Outcome, judge, register
 from daemon.errors import BrokerUnavailable, TickcastError
-from daemon.transport.kafka_sink import TRANSACTION_TIMEOUT_SECONDS
 from daemon.transport.kafka_source import SESSION_TIMEOUT_MS
 from daemon.transport.kafka_view import KNOCK_SECONDS, Broker, ClusterView, Contact
+from daemon.transport.transactional_sink import TRANSACTION_TIMEOUT_SECONDS
 
 SERVER_SILENT = register(
     Check(

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from daemon.doctor.cluster.commands import Commands
 from daemon.doctor.finding import Check, Measurement, Outcome, judge, register, seen_in_part
-from daemon.transport.kafka_sink import BATCH_BYTES
 from daemon.transport.topics import (
     DEAD_LETTER_EXTRA_BYTES,
     DEFAULT_MESSAGE_BYTES,
@@ -20,6 +19,7 @@ from daemon.transport.topics import (
     TOMBSTONE_MS_MIN,
     TopicFacts,
 )
+from daemon.transport.transactional_sink import BATCH_BYTES
 
 NOT_COMPACTED = register(
     Check(
