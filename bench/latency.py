@@ -1,5 +1,6 @@
-"""End-to-end latency at a steady rate: from the sending of a tick (linger 2 ms) to its forecast in the hands of a
-`read_committed` consumer that takes messages one by one (one that gathers batches would measure itself).
+"""End-to-end latency at a steady rate: from the sending of a tick to its forecast in the hands of a `read_committed`
+consumer that takes messages one by one (one that gathers batches would measure itself). Sender and reader are on
+librdkafka, whichever client is measured: what they take of the cores is missing to it.
 
 Beside it, in the same run, the same through a bare relay: a loop on the same client that consumes, produces records of
 the same size and commits exactly once, with nothing in between. That is the floor of the client on this machine, whose
@@ -21,12 +22,13 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer
 from kafka.structs import OffsetAndMetadata
 
-from bench.rig import CLIENTS, PARTITIONS, Rig, bench_bundle, machine, made_ticks, median, rig
+from bench.peers.feeder import feeding
+from bench.peers.outcomes import reading
+from bench.rig import CLIENTS, IDLE_SECONDS, Rig, bench_bundle, machine, median, rig
 from daemon.config import TopicSettings
-from daemon.dev.replay import partition_of
 
 #: Left out at the start: first transactions create topics and caches.
 WARM_UP_SECONDS = 3.0
@@ -40,7 +42,7 @@ def tickcast(on: Rig, name: str, client: str, bundle: Path, rate: int, seconds: 
     """Measure the daemon."""
     topics = on.topics(name)
     daemon = on.daemon(name, topics, bundle, client=client).start().wait_ready()
-    found = measure(on, topics, rate, seconds, partial(producing, on, topics, rate))
+    found = measure(on, topics, rate, seconds, partial(feeding, on.bootstrap, topics.ticks, rate))
     daemon.stop()
     return found
 
@@ -49,23 +51,17 @@ def bare(on: Rig, name: str, client: str, rate: int, seconds: float) -> dict[str
     """Measure the relay."""
     topics = on.topics(name)
     with relaying(on, topics, client):
-        return measure(on, topics, rate, seconds, partial(producing, on, topics, rate))
+        return measure(on, topics, rate, seconds, partial(feeding, on.bootstrap, topics.ticks, rate))
 
 
 @contextmanager
 def relaying(on: Rig, topics: TopicSettings, client: str = CLIENTS[0]) -> Iterator[None]:
     """Run the relay in a process of its own."""
-    command = [sys.executable, "-m", "bench.latency", "--relay", topics.forecasts, "--client", client]
-    relay = subprocess.Popen([*command, "--produce", topics.ticks, "--to", on.bootstrap])
+    command = [sys.executable, "-m", "bench.latency", "--client", client, "--to", on.bootstrap]
+    relay = subprocess.Popen([*command, "--relay", topics.ticks, topics.forecasts])
     yield
     relay.terminate()
     relay.wait()
-
-
-def producing(on: Rig, topics: TopicSettings, rate: int, count: int) -> subprocess.Popen[bytes]:
-    """Send ticks from a process of its own; as a context manager it is waited for."""
-    command = [sys.executable, "-m", "bench.latency", "--produce", topics.ticks, "--to", on.bootstrap]
-    return subprocess.Popen([*command, "--rate", str(rate), "--count", str(count)])
 
 
 def measure(
@@ -77,18 +73,17 @@ def measure(
     ----------
     sending : sends so many ticks at the rate, while its block runs
     """
-    consumer = KafkaConsumer(
-        bootstrap_servers=on.bootstrap, isolation_level="read_committed", enable_auto_commit=False, fetch_max_wait_ms=20
-    )
-    consumer.assign([TopicPartition(topics.forecasts, partition) for partition in range(PARTITIONS)])
-    consumer.seek_to_beginning()
+    consumer = reading(on.bootstrap, topics.forecasts)
     count = int(rate * (seconds + WARM_UP_SECONDS))
     latencies: list[int] = []
     with sending(count):
         while len(latencies) < count:
             # A tick is stamped as it is sent, so the time its producer takes counts too.
-            record = next(consumer)
-            latencies.append(time.time_ns() - json.loads(record.value)["ts"])
+            record = consumer.poll(IDLE_SECONDS)
+            if record is None:
+                raise SystemExit(f"{topics.forecasts} stands still at {len(latencies)} of {count}")
+            if record.error() is None:
+                latencies.append(time.time_ns() - json.loads(record.value())["ts"])
     consumer.close()
     settled = sorted(latencies[int(rate * WARM_UP_SECONDS) :])
     return {f"p{p}": settled[int(len(settled) * p / 100)] / 1e6 for p in (50, 90, 99)}
@@ -167,20 +162,6 @@ def relay_librdkafka(bootstrap: str, ticks: str, out: str) -> None:
         producer.commit_transaction()
 
 
-def produce(bootstrap: str, topic: str, rate: int, count: int) -> None:
-    """Send ticks at a steady rate, each stamped as it is sent."""
-    producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=2, acks=1, enable_idempotence=False)
-    started = time.perf_counter()
-    for n, tick in enumerate(made_ticks(count, 500)):
-        wait = started + n / rate - time.perf_counter()
-        if wait > 0:
-            time.sleep(wait)
-        tick["ts"] = time.time_ns()
-        key = tick["instrument"].encode()
-        producer.send(topic, json.dumps(tick).encode(), key, partition=partition_of(tick["instrument"], PARTITIONS))
-    producer.flush()
-
-
 def main() -> None:
     """Run it and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -188,16 +169,12 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--produce", help=argparse.SUPPRESS)
-    parser.add_argument("--relay", help=argparse.SUPPRESS)
+    parser.add_argument("--relay", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--to", help=argparse.SUPPRESS)
-    parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.relay:
         relay = relay_librdkafka if options.client == ["librdkafka"] else relay_kafka_python
-        relay(options.to, options.produce, options.relay)
-    elif options.produce:
-        produce(options.to, options.produce, options.rate, options.count)
+        relay(options.to, *options.relay)
     else:
         found = both(options.client or CLIENTS, options.rate, options.seconds, options.rounds)
         print(json.dumps(found, indent=2))

@@ -17,10 +17,11 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from bench.feed import send
 from bench.peers.agreement import agreement
 from bench.peers.children import Child
 from bench.peers.contestants import Contestant
-from bench.peers.feeder import INSTRUMENTS, feeding, send
+from bench.peers.feeder import INSTRUMENTS, feeding
 from bench.peers.outcomes import Outcome, Reader, count, percentiles, rate
 from bench.rig import PARTITIONS, Rig, made_ticks
 from daemon.config import TopicSettings

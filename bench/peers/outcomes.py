@@ -33,24 +33,30 @@ class Outcome(NamedTuple):
     step: int
 
 
+def reading(bootstrap: str, topic: str) -> Consumer:
+    """Return a `read_committed` consumer of a whole topic."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": f"reader-of-{topic}",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "fetch.wait.max.ms": 20,
+            # A partition that was caught up is asked again after this; the default of 1 s is for slow readers.
+            "fetch.queue.backoff.ms": 5,
+        }
+    )
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
+    return consumer
+
+
 class Reader:
     """Takes forecasts one by one: a consumer that gathers batches would measure itself."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         #: Payloads of the first ticks of every partition, to compare.
         self.samples: list[bytes] = []
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": f"reader-of-{topic}",
-                "isolation.level": "read_committed",
-                "enable.auto.commit": False,
-                "fetch.wait.max.ms": 20,
-                # A partition that was caught up is asked again after this; the default of 1 s is for slow readers.
-                "fetch.queue.backoff.ms": 5,
-            }
-        )
-        self._consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
+        self._consumer = reading(bootstrap, topic)
 
     def read(self, done: Callable[[Sequence[Outcome]], bool], idle_seconds: float) -> list[Outcome]:
         """Return what comes, until `done` says so or nothing has come for so long."""
