@@ -4,8 +4,8 @@ PYTHON := $(firstword $(shell command -v python3.11 python3 2>/dev/null))
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Three at a time on two cores: most tests wait for a broker or a process. A file stays with one worker, and so does
-# what it shares.
-PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+# what it shares. In their order: files of few and long tests last would leave two workers idle.
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test check compile uncompile format lock clean
 .DELETE_ON_ERROR:

@@ -40,6 +40,8 @@ GRADIENT_NORM_MAX = 1.0
 AVERAGE_KEEPS = 0.98
 #: Rows run at once where each is a session of its own.
 ROWS_MAX = 8192
+#: Unrolled, an update takes half the time; but to unroll so many takes seconds, and a long window's would take minutes.
+UNROLLED_TICKS_MAX = CHUNK_TICKS
 #: A log variance beyond this says nothing more and would overflow.
 LOG_VARIANCE_MAX = 20.0
 
@@ -142,8 +144,7 @@ class Network:
             state = [keras.Input((shape.units,)) for _ in range(_states_of(shape.cell))]
             if number and shape.dropout:
                 y = keras.layers.Dropout(shape.dropout)(y)
-            # Unrolled, an update takes half the time; a long window would take minutes to unroll.
-            options = {"return_state": True, "unroll": self._ticks <= CHUNK_TICKS}
+            options = {"return_state": True, "unroll": self._ticks <= UNROLLED_TICKS_MAX}
             y, *next_state = _layer(shape, number, **options)(y, initial_state=state)
             inputs += state
             after += next_state
