@@ -9,7 +9,8 @@ producer goes on. The second happens only when one instance of one group runs tw
 ids of group membership, which are the same too, decide: the process that joined the group last owns the name, and the
 offsets of the other are refused from then on. So a fenced producer is `TransactionFailed`, a fenced member is `Fenced`:
 the newer of two processes may lose a transaction to the older one but survives it, and the older one always ends. Were
-a fenced producer a reason to exit, the two could end each other.
+a fenced producer a reason to exit, the two could end each other; by librdkafka, which joins again without being asked,
+a process that wakes from a long sleep can still do that to the one in its place.
 """
 
 from __future__ import annotations

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from bench.rig import Rig, bench_bundle
-from bench.soak import GROWTH_MAX, soak
+from bench.soak import soak
 
 pytestmark = [pytest.mark.kafka, pytest.mark.long]
 
 SECONDS = 75.0
+#: A heap takes minutes to settle, some 5 %. Kept for ever, what came and went meanwhile would be 17 %: more than 5,000
+#: instruments of 6 KB.
+GROWTH_MAX = 0.1
 
 
 def test_resident_memory_does_not_grow_with_what_came_and_went(kafka: str, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Stage(World):
         super().__init__(ground.power.bootstrap, directory, ground.bundle)
         self.producer.close()  # the ticks are there
         self.ground = ground
-        self._client = client
+        self.client = client
         self.power = ground.power
         self.group = self.topics.ticks + "-group"
         self.topics = self.topics.model_copy(update={"ticks": ground.ticks})
@@ -62,7 +62,7 @@ class Stage(World):
     def settings(self, instance: str = "0", **sections: Mapping[str, Any]) -> dict[str, Any]:
         """Return settings of the group; what shapes payloads is the same in all of them."""
         settings: dict[str, Any] = super().settings(instance, **sections)
-        settings["kafka"] |= {"group_id": self.group, "client": self._client}
+        settings["kafka"] |= {"group_id": self.group, "client": self.client}
         shaping = {"instruments_per_partition_max": INSTRUMENTS_MAX, "warmup_ticks": 20}
         return settings | {
             "pipeline": shaping | settings.get("pipeline", {}),

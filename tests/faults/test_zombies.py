@@ -27,11 +27,19 @@ def test_zombies_write_nothing(stage: Stage, undisturbed: Outcomes) -> None:
     # One falls asleep with all but its commit done, in a checkpoint; one before its offsets are sent.
     sleeper = stage.planted("sleeper", ["strikes_at", "STOP", "offsets", "checkpoint", "12"], pipeline=SLOW)
     replaced = stage.planted("replaced", ["strikes_at", "STOP", "written", "any", "60"], pipeline=SLOW)
-    stage.await_that(lambda: is_frozen(sleeper) and is_frozen(replaced), "both have fallen asleep")
+    slept: dict[str, frozenset[str]] = {}
+
+    def both_sleep() -> bool:
+        for name, each in (("sleeper", sleeper), ("replaced", replaced)):
+            # At once: soon the coordinator ends it. A busy cluster may leave the question without an answer.
+            if name not in slept and is_frozen(each) and (topics := stage.view.open_transaction(name)) is not None:
+                slept[name] = topics
+        return len(slept) == 2
+
+    stage.await_that(both_sleep, "both have fallen asleep in a transaction")
     frozen_at = time.monotonic()
     before = stage.view.committed()
     left = ALL - partitions_of(goes_on)
-    slept = {name: stage.view.open_transaction(name) for name in ("sleeper", "replaced")}
     stage.tell(f"asleep with partitions {sorted(left)}, open: {slept}")
     heir = ChildDaemon(stage.directory, stage.settings("replaced", pipeline=SLOW), name="heir")
     stage.daemons.append(heir.start())
@@ -45,16 +53,21 @@ def test_zombies_write_nothing(stage: Stage, undisturbed: Outcomes) -> None:
     for zombie in (sleeper, replaced):
         zombie.process.send_signal(signal.SIGCONT)
     woken_at = time.monotonic()
-    stage.await_that(lambda: replaced.process.poll() is not None, "the replaced one ends")
-    stage.tell(f"the replaced one ended with {replaced.process.returncode} after {time.monotonic() - woken_at:.1f} s")
+    namesakes = (replaced, heir)
+    stage.await_that(lambda: any(each.process.poll() is not None for each in namesakes), "one of a name ends")
+    ended, stayed = sorted(namesakes, key=lambda each: each.process.poll() is None)
+    stage.tell(f"{ended.log.name} ended with {ended.process.returncode} after {time.monotonic() - woken_at:.1f} s")
     stage.await_that(lambda: stage.logged("partition recovered", sleeper) > recovered, "the sleeper is back")
     stage.tell(f"the sleeper is at work again {time.monotonic() - woken_at:.1f} s after it woke")
     stage.finish()
     judge(stage, undisturbed)
-    assert replaced.process.returncode == 7
+    assert ended.process.returncode == 7
+    if stage.client == "kafka-python":
+        assert (ended, stayed.process.returncode) == (replaced, 0)
+    else:  # librdkafka joins again by itself as it wakes, so either may be the newer one, and at worst both end
+        assert stayed.process.returncode in (0, 7)
     assert sleeper.process.returncode == 0, "a sleeper whose name nobody took is an ordinary member again"
     assert stage.logged("transaction failed", sleeper) >= 1
-    assert slept["sleeper"] is not None
     assert stage.topics.state in slept["sleeper"]
 
 

@@ -8,9 +8,9 @@ librdkafka adds and writes in one go, and after the offsets unless it is told to
 transactions count: `any`, or `checkpoint` for those that hold one.
 """
 
-import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -85,11 +85,11 @@ def trapped(method: Callable[..., Any], when: str) -> Callable[..., Any]:
 
 
 def strike() -> None:
-    """Send the signal, once."""
+    """Send the signal, once; to this thread, which would else run on until another one is scheduled to take it."""
     global armed
     if armed:
         armed = False
-        os.kill(os.getpid(), SIGNAL)
+        signal.pthread_kill(threading.get_ident(), SIGNAL)
 
 
 def plant(client: str) -> None:
